@@ -1,0 +1,42 @@
+# One word per chore. `make demo` and `make test` start from nothing but Python 3.11 and make.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := $(BIN)/python -m monai.bundle run --config_file
+DEMO := "['configs/train.json','configs/demo.yaml']"
+
+.PHONY: demo test check format metadata clean
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+# A stamp per set of extras: an environment is reused until the pins or the extras change.
+$(VENV)/.core: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.core
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: $(VENV)/.core  ## train, evaluate on all 15 modality subsets and segment, on phantom data
+	$(RUN) $(DEMO)
+	$(RUN) "['configs/train.json','configs/demo.yaml','configs/evaluate.json']"
+	$(RUN) "['configs/inference.json','configs/demo_inference.yaml']"
+	@$(BIN)/python -m bundle results demo
+
+test: $(VENV)/.dev  ## everything, slow tests included
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev  ## format, lint and the quick tests: before each commit
+	$(BIN)/ruff format .
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest -m "not slow"
+
+metadata:  ## write the root copy of the metadata, which a test compares
+	cp configs/metadata.json metadata.json
+
+clean:  ## remove what the demo wrote; the environment stays
+	rm -rf demo
