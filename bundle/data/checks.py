@@ -1,0 +1,173 @@
+"""Checking many cases, and remembering the good ones so that a resumed training starts at once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tqdm import tqdm
+
+from bundle.data.atomic import write_text_atomically
+from bundle.data.volumes import CaseError, check_case
+
+logger = logging.getLogger(__name__)
+
+# Part of every key: raise it when a check changes, so that old verdicts are not believed.
+_VERSION = 1
+
+
+def file_state(path: str | Path) -> list[Any]:
+    """What tells a file from a rewritten one: its path, size in bytes and mtime in nanoseconds.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+    """
+    stat = Path(path).stat()
+    return [str(path), stat.st_size, stat.st_mtime_ns]
+
+
+def item_files(item: Mapping[str, Any]) -> list[str]:
+    """List the files that a datalist item names: its images, then its label."""
+    image = item.get("image") or {}
+    images = list(image.values()) if isinstance(image, Mapping) else [image]
+    return [str(path) for path in [*images, item.get("label")] if path]
+
+
+@dataclass(frozen=True)
+class Checks:
+    """What is checked of each case.
+
+    Args:
+        modalities: the vocabulary.
+        labels: the known label values above the background.
+        aliases: other label values and how to read them.
+        depth: "voxels" = everything; "headers" = the voxel grids; "none" = that the files exist.
+    """
+
+    modalities: tuple[str, ...]
+    labels: tuple[int, ...]
+    aliases: Mapping[int, int]
+    depth: Literal["voxels", "headers", "none"] = "voxels"
+
+
+class CheckMemo:
+    """The outcomes of earlier checks: for each good case, which modalities were blank.
+
+    Only good outcomes are kept; a bad case is checked again each time. A memo file that is missing
+    or damaged counts as empty, one that cannot be written is reported and left.
+
+    Args:
+        path: the memo file, JSON; None = remember nothing.
+        checks: what is checked, on which the outcome depends.
+    """
+
+    def __init__(self, path: str | Path | None, checks: Checks) -> None:
+        self.path = None if path is None else Path(path)
+        self.parameters = [_VERSION, asdict(checks)]
+        self.outcomes: dict[str, list[str]] = self._read()
+        self._known = len(self.outcomes)
+
+    def key(self, item: Mapping[str, Any]) -> str | None:
+        """Name the item's outcome; None = it cannot have one, as a file is missing."""
+        try:
+            states = [file_state(path) for path in item_files(item)]
+        except OSError:
+            return None
+        text = json.dumps([self.parameters, dict(item), states], sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def save(self) -> None:
+        """Write the memo if there is something new in it."""
+        if self.path is None or len(self.outcomes) == self._known:
+            return
+        try:
+            write_text_atomically(self.path, json.dumps(self.outcomes, indent=0, sort_keys=True))
+        except OSError as error:
+            logger.warning("the outcome of the checks could not be kept: %s", error)
+
+    def _read(self) -> dict[str, list[str]]:
+        if self.path is None:
+            return {}
+        try:
+            outcomes = json.loads(self.path.read_text(encoding="utf-8"))
+            return {str(key): [str(name) for name in blank] for key, blank in outcomes.items()}
+        except (OSError, ValueError, AttributeError, TypeError):
+            return {}
+
+
+def check_cases(
+    items: Sequence[dict[str, Any]], checks: Checks, memo: CheckMemo, title: str
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Check items in parallel, with a progress bar on a terminal.
+
+    Args:
+        items: datalist items with absolute paths.
+        checks: what to check.
+        memo: earlier outcomes; gains those of now. Saving it is the caller's affair.
+        title: what the progress bar says.
+
+    Returns:
+        The good items in order, without their blank modalities, and one line for each problem of
+        the others.
+    """
+
+    def outcome(item: dict[str, Any]) -> dict[str, Any] | CaseError:
+        try:
+            return _check_item(item, checks, memo)
+        except CaseError as error:
+            return error
+
+    # Threads, not processes: unpacking and numpy release the interpreter lock.
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        results = pool.map(outcome, items)
+        silent = None if checks.depth == "voxels" else True
+        outcomes = list(tqdm(results, title, len(items), leave=False, disable=silent))
+    bad = [error for error in outcomes if isinstance(error, CaseError)]
+    good = [item for item in outcomes if not isinstance(item, CaseError)]
+    return good, [line for error in bad for line in str(error).split("\n")]
+
+
+def _check_item(item: dict[str, Any], checks: Checks, memo: CheckMemo) -> dict[str, Any]:
+    if checks.depth == "none":
+        _check_files(item)
+        return item
+    key = memo.key(item)
+    if key is None or key not in memo.outcomes:
+        blank = _blank_modalities(item, checks)
+        if key is not None:
+            memo.outcomes[key] = blank
+    else:
+        blank = memo.outcomes[key]
+    for name in blank:
+        logger.warning(
+            "case %s: %s is constant everywhere, so '%s' counts as absent",
+            item["case"],
+            item["image"][name],
+            name,
+        )
+    return {**item, "image": {n: file for n, file in item["image"].items() if n not in blank}}
+
+
+def _blank_modalities(item: Mapping[str, Any], checks: Checks) -> list[str]:
+    voxels = checks.depth == "voxels"
+    clean, _ = check_case(item, checks.modalities, checks.labels, checks.aliases, voxels)
+    return [name for name in item["image"] if name not in clean["image"]]
+
+
+def _check_files(item: Mapping[str, Any]) -> None:
+    missing = [file for file in item_files(item) if not Path(file).is_file()]
+    if missing:
+        raise CaseError(
+            "\n".join(
+                f"case {item['case']}: file {file} does not exist. "
+                "Correct the path, or drop its key from the datalist."
+                for file in missing
+            )
+        )

@@ -1,0 +1,303 @@
+"""The datalist: which files make up each case, and in which section the case is.
+
+JSON in MONAI's style, paths relative to the file:
+
+    {"training": [{"case": "id", "image": {"t1": "...", "flair": "..."}, "label": "...",
+                   "site": "...", "patient": "..."}], "validation": [...], "testing": [...]}
+
+A missing or null modality was not scanned. `site` and `patient` are optional, and so is `label` in
+the testing section. Further keys at the top level are notes; the commands carry them along.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from bundle.data.atomic import write_text_atomically
+from bundle.data.checks import CheckMemo, Checks, check_cases, file_state, item_files
+from bundle.data.filenames import file_endings, find_cases, split_name
+from bundle.modalities import check_known
+from bundle.regions import Regions, known_labels
+
+logger = logging.getLogger(__name__)
+
+SECTIONS = ("training", "validation", "testing")
+LABELLED_SECTIONS = ("training", "validation")
+
+# What a transform may rely on; batches are collated by key, so notes of some cases stay behind.
+_ITEM_KEYS = ("case", "image", "label", "site")
+# From 2023 on BraTS numbers the scans of a patient: BraTS-GLI-00005-000, BraTS-GLI-00005-001.
+_TIMEPOINT = re.compile(r"^(BraTS-.+)-\d{3}$", re.IGNORECASE)
+
+Item = dict[str, Any]
+
+
+def load_datalist(path: str | Path, modalities: Sequence[str]) -> dict[str, Any]:
+    """Read a datalist as it stands; no file that it names is looked at.
+
+    Returns:
+        All three sections, a missing one as [], with absolute paths in vocabulary order and nulls
+        left out; every other top-level key and item key as it is.
+
+    Raises:
+        ValueError: not JSON, not of the form above, an unknown modality, no case at all, a case
+            without modality, or a case twice in a section; every problem is listed.
+        FileNotFoundError: there is no such file.
+    """
+    path = Path(path)
+    datalist = _read_json(path)
+    problems: list[str] = []
+    for section in SECTIONS:
+        entries = datalist.get(section) or []
+        if not isinstance(entries, list):
+            raise ValueError(f"{path}: '{section}' must be a list of cases, got {entries!r:.80}")
+        items = []
+        for place, entry in enumerate(entries):
+            try:
+                items.append(_resolve(entry, f"{path.name}, {section}[{place}]", path, modalities))
+            except ValueError as error:
+                problems.append(str(error))
+        problems += _repeated(items, section)
+        datalist[section] = items
+    if not problems and not any(datalist[section] for section in SECTIONS):
+        problems = [f"no case in it. Expected cases under {', '.join(map(repr, SECTIONS))}"]
+    _raise_all(path, problems)
+    return datalist
+
+
+def read_datalist(
+    path: str | Path,
+    modalities: Sequence[str],
+    regions: Regions,
+    aliases: Mapping[int, int] | None = None,
+    check: Literal["voxels", "headers", "none"] = "voxels",
+    memo: str | Path | None = None,
+    on_bad: Literal["raise", "drop"] = "raise",
+) -> dict[str, list[Item]]:
+    """Read a datalist whose every case can be trusted in training.
+
+    Args:
+        path: the datalist.
+        modalities: the vocabulary.
+        regions: the region table, whose label values are the known ones.
+        aliases: other label values and how to read them, e.g. {3: 4}; None = none.
+        check: "voxels" reads every file (about half a second a case, remembered in `memo`),
+            "headers" only compares the voxel grids, "none" only looks whether the files exist.
+        memo: a JSON file that remembers good cases by path, size and modification time.
+        on_bad: "raise" refuses the datalist; "drop" logs the bad cases and leaves them out.
+
+    Returns:
+        {section: items} for all three sections. An item holds `case`, `image` {modality: absolute
+        path} in vocabulary order without blank volumes, and `label` and `site` where given.
+
+    Raises:
+        ValueError: as `load_datalist`; a patient in two sections; a training or validation case
+            without label; with on_bad="raise" every problem of every case.
+    """
+    _check_choice("check", check, ("voxels", "headers", "none"))
+    _check_choice("on_bad", on_bad, ("raise", "drop"))
+    path = Path(path)
+    datalist = load_datalist(path, modalities)
+    _raise_all(path, shared_patients(datalist))
+    checks = Checks(
+        tuple(modalities),
+        tuple(known_labels(regions)),
+        {int(source): int(target) for source, target in (aliases or {}).items()},
+        check,
+    )
+    remembered = CheckMemo(memo if check == "voxels" else None, checks)
+    sections, problems = {}, []
+    for section in SECTIONS:
+        items = [{k: v for k, v in item.items() if k in _ITEM_KEYS} for item in datalist[section]]
+        labelled, unlabelled = _split_labelled(items, section)
+        sections[section], bad = check_cases(labelled, checks, remembered, f"checking {section}")
+        problems += unlabelled + bad
+    remembered.save()
+    if on_bad == "raise":
+        _raise_all(path, problems)
+    for problem in problems:
+        logger.warning("left out: %s", problem)
+    if not any(sections.values()):
+        _raise_all(path, problems)
+    return sections
+
+
+def write_datalist(datalist: Mapping[str, Any], path: str | Path) -> None:
+    """Write a datalist with absolute paths; the file gets paths relative to its own folder.
+
+    The sections come first and the notes after them, the same input giving the same bytes.
+    A path on another drive stays absolute.
+    """
+    path = Path(path).absolute()
+    written: dict[str, Any] = {
+        section: [_relative(item, path.parent) for item in datalist.get(section, [])]
+        for section in SECTIONS
+    }
+    written |= {key: value for key, value in datalist.items() if key not in SECTIONS}
+    write_text_atomically(path, json.dumps(written, indent=2) + "\n")
+
+
+def inference_cases(
+    source: str | Path, modalities: Sequence[str], section: str = "testing"
+) -> list[Item]:
+    """List the cases to segment.
+
+    Args:
+        source: a datalist (.json), a folder of cases or of one case, or one NIfTI file: a 4D volume
+            or any one modality of a case.
+        modalities: the vocabulary.
+        section: which part of a datalist to take.
+
+    Returns:
+        Datalist items with absolute paths. For a single NIfTI file `image` is its path as a string.
+
+    Raises:
+        ValueError: the datalist or the folder cannot be used, or the section holds no case.
+        FileNotFoundError: `source` does not exist.
+    """
+    source = Path(source).absolute()
+    if source.is_dir():
+        return find_cases(source, modalities)
+    if not source.is_file():
+        raise FileNotFoundError(
+            f"{source} does not exist. Expected a datalist (.json), a folder of cases, "
+            "or a NIfTI file (.nii, .nii.gz)."
+        )
+    if source.name.lower().endswith((".nii", ".nii.gz")):
+        case, _ = split_name(source, file_endings(modalities))
+        return [{"case": case or source.parent.name, "image": str(source)}]
+    _check_choice("section", section, SECTIONS)
+    items = load_datalist(source, modalities)[section]
+    if not items:
+        raise ValueError(f"{source}: no case under '{section}'. Choose one of {list(SECTIONS)}.")
+    return items
+
+
+def hash_case(item: Mapping[str, Any]) -> bytes:
+    """Hash an item and the state of its files, for the `hash_func` of MONAI's PersistentDataset.
+
+    A file that is written anew changes the hash, so that it never meets the cache of its old self.
+
+    Returns:
+        64 hexadecimal digits.
+
+    Raises:
+        FileNotFoundError: a file of the item does not exist.
+    """
+    states = [file_state(path) for path in item_files(item)]
+    text = json.dumps([dict(item), states], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest().encode()
+
+
+def patient_of(item: Mapping[str, Any]) -> str:
+    """Name the patient: the key `patient`, else the case without the timepoint of BraTS 2023+."""
+    return str(item.get("patient") or _TIMEPOINT.sub(r"\1", str(item["case"])))
+
+
+def shared_patients(datalist: Mapping[str, Any]) -> list[str]:
+    """Say which patients are in more than one section: one line each."""
+    sections: dict[str, list[str]] = {}
+    for section in SECTIONS:
+        for patient in sorted({patient_of(item) for item in datalist.get(section, [])}):
+            sections.setdefault(patient, []).append(section)
+    return [
+        f"patient {patient} is in {' and '.join(names)}: scores would be too good. "
+        "Keep all scans of a patient in one section."
+        for patient, names in sections.items()
+        if len(names) > 1
+    ]
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"datalist {path} does not exist. Write one with `python -m bundle scan FOLDER "
+            "--output FILE`."
+        )
+    try:
+        datalist = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not a JSON file ({error})") from error
+    if not isinstance(datalist, dict):
+        raise ValueError(f"{path}: expected an object with {list(SECTIONS)}, got {datalist!r:.80}")
+    return datalist
+
+
+def _resolve(entry: Any, where: str, path: Path, modalities: Sequence[str]) -> Item:
+    if not isinstance(entry, dict) or not entry.get("case"):
+        raise ValueError(f"{where}: expected an object with a 'case', got {entry!r:.80}")
+    case, image = str(entry["case"]), entry.get("image")
+    if not isinstance(image, dict):
+        raise ValueError(
+            f"case {case}: 'image' must map modalities to files, "
+            f"such as {{'{modalities[0]}': 'case_{modalities[0]}.nii.gz'}}, got {image!r:.80}"
+        )
+    given = {name: file for name, file in image.items() if file}
+    check_known(image, modalities, f"case {case}")
+    if not given:
+        raise ValueError(f"case {case}: no modality is named. Take the case out of the datalist.")
+    folder = path.absolute().parent
+    item = {key: value for key, value in entry.items() if value is not None} | {"case": case}
+    item["image"] = {m: str(_join(folder, given[m])) for m in modalities if m in given}
+    if item.get("label"):
+        item["label"] = str(_join(folder, item["label"]))
+    return item
+
+
+def _join(folder: Path, file: str) -> Path:
+    # normpath rather than resolve: a link into a shared store must keep the name it has here.
+    return Path(os.path.normpath(folder / Path(file).expanduser()))
+
+
+def _relative(item: Mapping[str, Any], folder: Path) -> Item:
+    image = {name: _relative_path(file, folder) for name, file in item["image"].items()}
+    label = {"label": _relative_path(item["label"], folder)} if item.get("label") else {}
+    return {**item, "image": image, **label}
+
+
+def _relative_path(file: str, folder: Path) -> str:
+    try:
+        return Path(os.path.relpath(file, folder)).as_posix()
+    except ValueError:  # another drive
+        return str(file)
+
+
+def _repeated(items: Iterable[Item], section: str) -> list[str]:
+    counts = Counter(item["case"] for item in items)
+    return [
+        f"case {case}: {count} times in '{section}'. Name each case once."
+        for case, count in counts.items()
+        if count > 1
+    ]
+
+
+def _split_labelled(items: Iterable[Item], section: str) -> tuple[list[Item], list[str]]:
+    """Part the items that may be in the section from complaints about those that may not."""
+    if section not in LABELLED_SECTIONS:
+        return list(items), []
+    problems = [
+        f"case {item['case']}: no label, but it is in '{section}'. "
+        "Add its 'label', or move the case to 'testing'."
+        for item in items
+        if not item.get("label")
+    ]
+    return [item for item in items if item.get("label")], problems
+
+
+def _check_choice(parameter: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ValueError(f"{parameter}: expected one of {list(choices)}, got {value!r}")
+
+
+def _raise_all(path: Path, problems: Sequence[str]) -> None:
+    if problems:
+        head = f"{path}: {len(problems)} problem{'s' if len(problems) > 1 else ''}"
+        raise ValueError("\n  ".join([head, *problems]))

@@ -1,0 +1,361 @@
+"""One case's files: reading them, and saying what is wrong with them."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError, SpatialImage
+
+# BraTS wrote the enhancing tumour as 4 until 2021 and as 3 from 2023 on.
+BRATS_ALIASES: Mapping[int, int] = {3: 4}
+
+# Labels 0 to 4 scaled into 255 steps, as some converters do, come back up to 0.0079 off (1.00392).
+LABEL_TOLERANCE = 0.01
+
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    zlib.error,
+    ImageFileError,
+    HeaderDataError,
+)
+
+
+class CaseError(ValueError):
+    """What is wrong with one case, one problem a line, each naming the case and the file."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where a file's voxels lie.
+
+    Args:
+        shape: (D, H, W) voxels, the axes as stored.
+        affine: (4, 4) float, voxel indices to millimetres.
+    """
+
+    shape: tuple[int, ...]
+    affine: np.ndarray
+
+    @property
+    def spacing_mm(self) -> tuple[float, ...]:
+        """The voxel size along each stored axis, in millimetres."""
+        return tuple(float(size) for size in nib.affines.voxel_sizes(self.affine))
+
+
+def read_grid(path: str | Path, case: str) -> Grid:
+    """Read shape and affine from a file's header; the voxels are not touched.
+
+    Args:
+        path: a NIfTI file of 3 dimensions; further dimensions of length 1 are ignored.
+        case: the case the file belongs to, for the message.
+
+    Raises:
+        CaseError: the file does not exist, is no NIfTI file, is not 3D, or has no usable affine.
+    """
+    image = _open(Path(path), case)
+    shape = _shape_3d(tuple(int(n) for n in image.shape), Path(path), case)
+    affine = np.asarray(image.affine, dtype=np.float64)
+    if not np.isfinite(affine).all() or np.linalg.det(affine[:3, :3]) == 0:
+        raise CaseError(
+            f"case {case}: {Path(path).name} has no usable affine, got {affine.tolist()}. "
+            "Copy the header of another modality of the case into it."
+        )
+    return Grid(shape, affine)
+
+
+def check_grids(grids: Mapping[Path, Grid], case: str, tolerance_mm: float = 0.1) -> None:
+    """Refuse files of one case that do not share the first file's voxel grid.
+
+    Affines are compared by how far apart they put the volume's corners, not entry by entry: an
+    entry of the rotation part acts over a whole side of the volume, one of the translation once.
+    Label files whose affine comes from the quaternion (sform code 0) pass, rounding and all.
+
+    Args:
+        grids: each file's grid; the first one is the reference.
+        case: the case the files belong to, for the message.
+        tolerance_mm: how far apart a corner voxel may lie, in millimetres.
+
+    Raises:
+        CaseError: naming the two files and what differs.
+    """
+    if not grids:
+        return
+    first, *others = grids
+    for path in others:
+        expected, found = grids[first], grids[path]
+        if found.shape != expected.shape:
+            raise CaseError(_grid_message(case, first, path, expected.shape, found.shape, "voxels"))
+        distance_mm = _corner_distance_mm(expected, found)
+        if distance_mm > tolerance_mm:
+            place = f"corner voxels within {tolerance_mm} mm"
+            raise CaseError(
+                _grid_message(case, first, path, place, f"{distance_mm:.3g} mm", "apart")
+            )
+
+
+def read_voxels(path: str | Path, case: str) -> np.ndarray:
+    """Read a volume as (D, H, W) float32, the file's scaling applied.
+
+    Raises:
+        CaseError: as `read_grid`, and for a truncated or damaged file, NaN or infinite voxels.
+    """
+    path = Path(path)
+    image = _open(path, case)
+    shape = _shape_3d(tuple(int(n) for n in image.shape), path, case)
+    try:
+        voxels = image.get_fdata(dtype=np.float32, caching="unchanged").reshape(shape)
+    except _UNREADABLE as error:
+        raise _unreadable(path, case, error) from error
+    bad = voxels.size - int(np.count_nonzero(np.isfinite(voxels)))
+    if bad:
+        raise CaseError(
+            f"case {case}: {path.name} holds {bad} voxels that are NaN or infinite "
+            f"of {voxels.size}. Export it again, or drop its key from the datalist."
+        )
+    return voxels
+
+
+def is_blank(voxels: np.ndarray) -> bool:
+    """True = the volume is constant (all zero included): it carries nothing, so it is absent."""
+    return bool((voxels == voxels.flat[0]).all()) if voxels.size else True
+
+
+def count_labels(path: str | Path, case: str) -> dict[int, int]:
+    """Count the voxels of every label value in a file as written, the background 0 left out.
+
+    Raises:
+        CaseError: as `read_voxels`, and for values that are no whole numbers.
+    """
+    return _counts(_read_integers(Path(path), case))
+
+
+def read_labels(
+    path: str | Path, case: str, known: Sequence[int], aliases: Mapping[int, int] | None = None
+) -> np.ndarray:
+    """Read a label map in the convention of `known`.
+
+    Args:
+        path: a NIfTI file; float values within 0.01 of a whole number are rounded.
+        case: the case the file belongs to, for the message.
+        known: the label values above the background that the regions mention.
+        aliases: value in the file -> value in `known`, e.g. {3: 4}; None = none. Keys may be
+            strings, as JSON writes them.
+
+    Returns:
+        (D, H, W) uint8, 0 = background.
+
+    Raises:
+        CaseError: as `read_voxels`; values that are no whole numbers, or neither background, known
+            nor aliased; an alias and its target in one file.
+    """
+    path = Path(path)
+    integers = _read_integers(path, case)
+    renamed = {int(source): int(target) for source, target in (aliases or {}).items()}
+    counts = _counts(integers)
+    _check_aliases(counts, renamed, path, case)
+    _check_values(counts, known, renamed, path, case)
+    labels = integers.astype(np.uint8)
+    for source, target in renamed.items():
+        labels[integers == source] = target
+    return labels
+
+
+def check_case(
+    item: Mapping[str, Any],
+    modalities: Sequence[str],
+    known_labels: Sequence[int],
+    aliases: Mapping[int, int] | None = None,
+    voxels: bool = True,
+) -> tuple[dict[str, Any], list[str]]:
+    """Check every file of one datalist item.
+
+    Args:
+        item: `case`, `image` {modality: absolute path} and, optionally, `label`.
+        modalities: the vocabulary.
+        known_labels: the label values that the regions mention.
+        aliases: as in `read_labels`.
+        voxels: True = read all voxels; False = headers only, some milliseconds a case.
+
+    Returns:
+        The item without the modalities whose volumes are blank, and a warning for each of them.
+
+    Raises:
+        CaseError: one line for each problem of the case.
+    """
+    case, image = str(item["case"]), {m: item["image"][m] for m in modalities if m in item["image"]}
+    problems = _check_headers([*image.values(), *_label_paths(item)], case)
+    blank: list[str] = []
+    warnings: list[str] = []
+    if voxels and not problems:
+        blank, problems = _check_images(image, case)
+        warnings = [_blank_warning(case, image[name], name) for name in blank]
+        problems += _check_label(item, case, known_labels, aliases)
+    present = {name: path for name, path in image.items() if name not in blank}
+    if not present and not problems:
+        problems = [_nothing_present(case, blank)]
+    if problems:
+        raise CaseError("\n".join(problems))
+    return {**item, "image": present}, warnings
+
+
+def _open(path: Path, case: str) -> SpatialImage:
+    if not path.is_file():
+        raise CaseError(
+            f"case {case}: file {path} does not exist. "
+            "Correct the path, or drop its key from the datalist."
+        )
+    try:
+        return nib.load(path)
+    except _UNREADABLE as error:
+        raise _unreadable(path, case, error) from error
+
+
+def _unreadable(path: Path, case: str, error: Exception) -> CaseError:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return CaseError(
+        f"case {case}: {path} cannot be read as a NIfTI volume ({reason}). "
+        "Copy or download it again, or drop its key from the datalist."
+    )
+
+
+def _shape_3d(shape: tuple[int, ...], path: Path, case: str) -> tuple[int, ...]:
+    spatial, rest = shape[:3], shape[3:]
+    if len(spatial) < 3 or any(length != 1 for length in rest) or 0 in spatial:
+        raise CaseError(
+            f"case {case}: {path.name} must be one 3D volume, got shape {shape}. "
+            "Split it into one file for each modality."
+        )
+    return spatial
+
+
+def _corner_distance_mm(first: Grid, second: Grid) -> float:
+    corners = np.array([(*at, 1) for at in product(*[(0, n - 1) for n in first.shape])])
+    shift_mm = corners @ (first.affine - second.affine).T
+    return float(np.linalg.norm(shift_mm[:, :3], axis=1).max())
+
+
+def _grid_message(
+    case: str, first: Path, path: Path, expected: object, found: object, unit: str
+) -> str:
+    return (
+        f"case {case}: all files must share one voxel grid. "
+        f"Expected {expected} as in {Path(first).name}, got {found} {unit} in {Path(path).name}. "
+        f"Resample {Path(path).name}, or drop its key from the datalist: "
+        "the case then counts as lacking it."
+    )
+
+
+def _read_integers(path: Path, case: str) -> np.ndarray:
+    voxels = read_voxels(path, case)
+    integers = np.rint(voxels)
+    off = np.abs(voxels - integers) > LABEL_TOLERANCE
+    if off.any():
+        raise CaseError(
+            f"case {case}: {path.name} must hold whole label values, "
+            f"got {int(off.sum())} voxels such as {float(voxels[off][0]):.4g}. "
+            "Resample labels with nearest-neighbour interpolation."
+        )
+    return integers.astype(np.int32)
+
+
+def _counts(integers: np.ndarray) -> dict[int, int]:
+    # bincount is some twenty times faster than unique, which has to sort a whole volume.
+    if integers.min() >= 0 and integers.max() < 4096:
+        counts = np.bincount(integers.ravel())
+        values = np.flatnonzero(counts)
+        pairs: Iterable[tuple[int, int]] = zip(values, counts[values], strict=True)
+    else:
+        pairs = zip(*np.unique(integers, return_counts=True), strict=True)
+    return {int(value): int(count) for value, count in pairs if value != 0}
+
+
+def _check_aliases(
+    counts: Mapping[int, int], aliases: Mapping[int, int], path: Path, case: str
+) -> None:
+    for source, target in aliases.items():
+        if source != target and source in counts and target in counts:
+            raise CaseError(
+                f"case {case}: {path.name} holds label {source} ({counts[source]} voxels), read as "
+                f"{target}, and label {target} ({counts[target]} voxels) as well. "
+                "BraTS 2024 post-treatment cases use 4 for the resection cavity: "
+                f"rewrite one of the two values, or remove {source} from the label aliases."
+            )
+
+
+def _check_values(
+    counts: Mapping[int, int],
+    known: Sequence[int],
+    aliases: Mapping[int, int],
+    path: Path,
+    case: str,
+) -> None:
+    strange = {v: n for v, n in counts.items() if aliases.get(v, v) not in (0, *known)}
+    if strange:
+        listed = ", ".join(f"{value} ({count} voxels)" for value, count in strange.items())
+        raise CaseError(
+            f"case {case}: {path.name} holds unknown label values: {listed}. "
+            f"Expected 0 and {list(known)}"
+            + (f", read with the aliases {dict(aliases)}" if aliases else "")
+            + ". Correct the file, or the regions and label aliases in the config."
+        )
+
+
+def _label_paths(item: Mapping[str, Any]) -> list[str]:
+    return [item["label"]] if item.get("label") else []
+
+
+def _check_headers(paths: Iterable[str], case: str) -> list[str]:
+    grids: dict[Path, Grid] = {}
+    problems = []
+    for path in paths:
+        try:
+            grids[Path(path)] = read_grid(path, case)
+        except CaseError as error:
+            problems.append(str(error))
+    try:
+        check_grids(grids, case)
+    except CaseError as error:
+        problems.append(str(error))
+    return problems
+
+
+def _check_images(image: Mapping[str, str], case: str) -> tuple[list[str], list[str]]:
+    blank, problems = [], []
+    for name, path in image.items():
+        try:
+            if is_blank(read_voxels(path, case)):
+                blank.append(name)
+        except CaseError as error:
+            problems.append(str(error))
+    return blank, problems
+
+
+def _check_label(
+    item: Mapping[str, Any], case: str, known: Sequence[int], aliases: Mapping[int, int] | None
+) -> list[str]:
+    try:
+        for path in _label_paths(item):
+            read_labels(path, case, known, aliases)
+    except CaseError as error:
+        return [str(error)]
+    return []
+
+
+def _blank_warning(case: str, path: str, name: str) -> str:
+    return f"case {case}: {path} is constant everywhere, so '{name}' counts as absent"
+
+
+def _nothing_present(case: str, blank: Sequence[str]) -> str:
+    why = f"the volumes of {', '.join(blank)} are constant" if blank else "no modality is named"
+    return f"case {case}: nothing is present, {why}. Take the case out of the datalist."

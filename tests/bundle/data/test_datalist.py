@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from monai.data import PersistentDataset
+
+from bundle.data import checks
+from bundle.data.datalist import (
+    hash_case,
+    inference_cases,
+    load_datalist,
+    patient_of,
+    read_datalist,
+    write_datalist,
+)
+
+MODALITIES = ("t1", "flair")
+REGIONS = {"WT": (1, 2), "TC": (1,)}
+
+
+def save(path: Path, voxels: np.ndarray) -> None:
+    nib.save(nib.Nifti1Image(voxels, np.eye(4)), path)
+
+
+def make_entry(folder: Path, case: str) -> dict:
+    rng = np.random.default_rng(0)
+    for name in MODALITIES:
+        save(folder / f"{case}_{name}.nii", rng.random((10, 20, 30)).astype(np.float32))
+    save(folder / f"{case}_seg.nii", rng.integers(0, 3, (10, 20, 30)).astype(np.uint8))
+    image = {name: f"{case}_{name}.nii" for name in MODALITIES}
+    return {"case": case, "image": image, "label": f"{case}_seg.nii"}
+
+
+def write(folder: Path, **sections) -> Path:
+    path = folder / "datalist.json"
+    path.write_text(json.dumps(sections))
+    return path
+
+
+def test_paths_become_absolute_and_modalities_ordered(tmp_path):
+    entry = make_entry(tmp_path, "a")
+    entry["image"] = dict(reversed(entry["image"].items()))
+    sections = read_datalist(write(tmp_path, training=[entry]), MODALITIES, REGIONS)
+    assert list(sections) == ["training", "validation", "testing"]
+    assert sections["validation"] == []
+    (item,) = sections["training"]
+    assert item["image"] == {m: str(tmp_path / f"a_{m}.nii") for m in MODALITIES}
+    assert item["label"] == str(tmp_path / "a_seg.nii")
+
+
+def test_null_and_missing_modalities_are_absent(tmp_path):
+    entry = make_entry(tmp_path, "a")
+    entry["image"]["t1"] = None
+    sections = read_datalist(write(tmp_path, testing=[entry]), MODALITIES, REGIONS, check="none")
+    assert list(sections["testing"][0]["image"]) == ["flair"]
+
+
+def test_blank_volumes_are_left_out_unless_unread(tmp_path):
+    path = write(tmp_path, training=[make_entry(tmp_path, "a")])
+    save(tmp_path / "a_t1.nii", np.zeros((10, 20, 30), np.float32))
+    assert list(read_datalist(path, MODALITIES, REGIONS)["training"][0]["image"]) == ["flair"]
+    by_header = read_datalist(path, MODALITIES, REGIONS, check="headers")
+    assert list(by_header["training"][0]["image"]) == ["t1", "flair"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "not a JSON file"),
+        ("[]", "expected an object"),
+        ("{}", "no case in it"),
+        ('{"training": 7}', "'training' must be a list of cases, got 7"),
+        ('{"training": [{"image": {}}]}', r"training\[0\]: expected an object with a 'case'"),
+        ('{"training": [{"case": "a", "image": "a.nii"}]}', "'image' must map modalities to files"),
+        ('{"training": [{"case": "a", "image": {"t1": null}}]}', "case a: no modality is named"),
+        ('{"training": [{"case": "a", "image": {"t7": "x"}}]}', "case a: unknown modality 't7'"),
+    ],
+)
+def test_a_malformed_datalist_says_where(tmp_path, content, message):
+    path = tmp_path / "datalist.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=message):
+        load_datalist(path, MODALITIES)
+
+
+def test_a_case_twice_in_a_section_is_refused(tmp_path):
+    entry = {"case": "a", "image": {"t1": "x"}}
+    with pytest.raises(ValueError, match="case a: 2 times in 'testing'"):
+        load_datalist(write(tmp_path, testing=[entry, entry]), MODALITIES)
+
+
+def test_a_patient_in_two_sections_is_refused(tmp_path):
+    entries = [make_entry(tmp_path, f"BraTS-GLI-00005-00{i}") for i in range(2)]
+    path = write(tmp_path, training=entries[:1], validation=entries[1:])
+    with pytest.raises(ValueError, match="patient BraTS-GLI-00005 is in training and validation"):
+        read_datalist(path, MODALITIES, REGIONS)
+
+
+@pytest.mark.parametrize(
+    ("item", "patient"),
+    [
+        ({"case": "BraTS-GLI-00005-001"}, "BraTS-GLI-00005"),
+        ({"case": "BraTS2021_00005"}, "BraTS2021_00005"),
+        ({"case": "x-001"}, "x-001"),
+        ({"case": "x-001", "patient": "x"}, "x"),
+    ],
+)
+def test_the_patient_is_the_case_without_its_timepoint(item, patient):
+    assert patient_of(item) == patient
+
+
+def test_every_bad_case_is_told_in_one_error(tmp_path):
+    entries = [make_entry(tmp_path, case) for case in "abc"]
+    del entries[0]["label"]
+    (tmp_path / "b_t1.nii").unlink()
+    path = write(tmp_path, training=entries)
+    with pytest.raises(ValueError, match="2 problems") as error:
+        read_datalist(path, MODALITIES, REGIONS)
+    assert "case a: no label, but it is in 'training'" in str(error.value)
+    assert "case b: file " in str(error.value)
+    kept = read_datalist(path, MODALITIES, REGIONS, on_bad="drop")
+    assert [item["case"] for item in kept["training"]] == ["c"]
+
+
+def test_dropping_every_case_is_an_error(tmp_path):
+    entry = make_entry(tmp_path, "a") | {"label": None}
+    with pytest.raises(ValueError, match="case a: no label"):
+        read_datalist(write(tmp_path, training=[entry]), MODALITIES, REGIONS, on_bad="drop")
+
+
+def test_check_none_still_misses_missing_files(tmp_path):
+    path = write(tmp_path, testing=[{"case": "a", "image": {"t1": "nowhere.nii"}}])
+    with pytest.raises(ValueError, match=r"case a: file .*nowhere\.nii does not exist"):
+        read_datalist(path, MODALITIES, REGIONS, check="none")
+
+
+def count_checks(monkeypatch) -> list[str]:
+    checked: list[str] = []
+    original = checks.check_case
+
+    def counting(item, *rest):
+        checked.append(item["case"])
+        return original(item, *rest)
+
+    monkeypatch.setattr(checks, "check_case", counting)
+    return checked
+
+
+def test_the_memo_spares_a_second_look_and_keeps_its_outcome(tmp_path, monkeypatch):
+    checked = count_checks(monkeypatch)
+    path = write(tmp_path, training=[make_entry(tmp_path, "a"), make_entry(tmp_path, "b")])
+    save(tmp_path / "a_t1.nii", np.zeros((10, 20, 30), np.float32))
+    memo = tmp_path / "memo.json"
+    first = read_datalist(path, MODALITIES, REGIONS, memo=memo)
+    assert sorted(checked) == ["a", "b"]
+    assert read_datalist(path, MODALITIES, REGIONS, memo=memo) == first
+    assert len(checked) == 2
+    os.utime(tmp_path / "b_t1.nii", ns=(1, 1))
+    read_datalist(path, MODALITIES, REGIONS, memo=memo)
+    assert checked[2:] == ["b"]
+    read_datalist(path, MODALITIES, REGIONS, aliases={3: 2}, memo=memo)
+    assert len(checked) == 5
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"a": 7}'])
+def test_a_damaged_memo_counts_as_empty(tmp_path, content):
+    memo = tmp_path / "memo.json"
+    memo.write_text(content)
+    path = write(tmp_path, training=[make_entry(tmp_path, "a")])
+    assert read_datalist(path, MODALITIES, REGIONS, memo=memo)["training"]
+    assert len(json.loads(memo.read_text())) == 1
+
+
+def test_writing_and_reading_back_changes_nothing(tmp_path):
+    path = write(tmp_path, training=[make_entry(tmp_path, "a") | {"patient": "p"}], note=[1])
+    datalist = load_datalist(path, MODALITIES)
+    copy = tmp_path / "sub" / "copy.json"
+    write_datalist(datalist, copy)
+    assert load_datalist(copy, MODALITIES) == datalist
+    assert json.loads(copy.read_text())["training"][0]["image"]["t1"] == "../a_t1.nii"
+    before = copy.read_bytes()
+    write_datalist(datalist, copy)
+    assert copy.read_bytes() == before
+    assert [p.name for p in copy.parent.iterdir()] == ["copy.json"]
+
+
+def test_inference_takes_datalist_folder_or_file(tmp_path):
+    entry = make_entry(tmp_path, "a")
+    path = write(tmp_path, testing=[entry])
+    (from_list,) = inference_cases(path, MODALITIES)
+    (from_folder,) = inference_cases(tmp_path, MODALITIES)
+    assert from_list == from_folder
+    volume = tmp_path / "a_flair.nii"
+    assert inference_cases(volume, MODALITIES) == [{"case": "a", "image": str(volume)}]
+    with pytest.raises(ValueError, match="no case under 'validation'"):
+        inference_cases(path, MODALITIES, "validation")
+    with pytest.raises(FileNotFoundError, match=r"does not exist\. Expected a datalist"):
+        inference_cases(tmp_path / "nowhere", MODALITIES)
+
+
+def test_the_hash_follows_the_files(tmp_path):
+    path = write(tmp_path, training=[make_entry(tmp_path, "a")])
+    (item,) = load_datalist(path, MODALITIES)["training"]
+    before = hash_case(item)
+    assert isinstance(before, bytes)
+    assert hash_case(dict(reversed(item.items()))) == before
+    os.utime(tmp_path / "a_seg.nii", ns=(1, 1))
+    assert hash_case(item) != before
+
+
+def test_a_rewritten_file_never_meets_its_old_cache(tmp_path):
+    path = write(tmp_path, training=[make_entry(tmp_path, "a")])
+    items = load_datalist(path, MODALITIES)["training"]
+
+    def mean(item: dict) -> float:
+        return float(nib.load(item["image"]["t1"]).get_fdata().mean())
+
+    data = PersistentDataset(items, mean, tmp_path / "cache", hash_func=hash_case)
+    assert data[0] == pytest.approx(0.5, abs=0.05)
+    save(tmp_path / "a_t1.nii", np.full((10, 20, 30), 7, np.float32))
+    os.utime(tmp_path / "a_t1.nii", ns=(1, 1))
+    assert data[0] == 7

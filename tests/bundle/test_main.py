@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import inspect
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from bundle.__main__ import VERBS, main
+
+
+def make_case(root: Path, case: str) -> None:
+    (root / case).mkdir(parents=True)
+    voxels = np.random.default_rng(0).random((10, 20, 30)).astype(np.float32)
+    for name, content in (("t1", voxels), ("flair", voxels), ("seg", (voxels > 0.5) * 1.0)):
+        image = nib.Nifti1Image(content.astype(np.float32), np.eye(4))
+        nib.save(image, root / case / f"{case}_{name}.nii")
+
+
+@pytest.fixture
+def datalist(tmp_path: Path) -> Path:
+    for case in "abcd":
+        make_case(tmp_path / "data", case)
+    path = tmp_path / "datalist.json"
+    assert (
+        main(["scan", str(tmp_path / "data"), "--output", str(path), "--split", "0.5,0.5,0"]) == 0
+    )
+    return path
+
+
+def sizes(path: Path) -> list[int]:
+    content = json.loads(path.read_text())
+    return [len(content[section]) for section in ("training", "validation", "testing")]
+
+
+def test_the_verbs_work_one_after_the_other(datalist, tmp_path):
+    assert sizes(datalist) == [2, 2, 0]
+    thin = tmp_path / "thin.json"
+    arguments = ["degrade", str(datalist), str(thin), "--rates", "t1=1,flair=0"]
+    assert main([*arguments, "--sections", "training,validation"]) == 0
+    content = json.loads(thin.read_text())
+    assert {tuple(i["image"]) for i in content["training"]} == {("flair",)}
+    assert main(["partition", str(datalist), str(tmp_path / "sites"), "--plan", "x:t1;flair"]) == 0
+    assert sizes(tmp_path / "sites" / "site-2.json") == [1, 1, 0]
+
+
+def test_rates_may_come_as_a_dict(datalist, tmp_path):
+    thin = tmp_path / "thin.json"
+    assert main(["degrade", str(datalist), str(thin), "--rates", "{t1: 1.0}"]) == 0
+    assert json.loads(thin.read_text())["degraded"]["rates"]["t1"] == 1
+
+
+def test_a_users_error_is_one_line_and_status_2(datalist, tmp_path, capsys):
+    capsys.readouterr()
+    assert main(["degrade", str(datalist), str(tmp_path / "o.json"), "--ratio", "2"]) == 2
+    assert main(["scan", str(tmp_path / "nowhere")]) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("error: rate of 't1': expected a number from 0 to 1, got 2")
+    assert second.startswith("error: expected a folder of cases")
+
+
+def test_strict_turns_problems_into_status_1(datalist, tmp_path):
+    (tmp_path / "data" / "a" / "a_t1.nii").write_bytes(b"broken")
+    assert main(["scan", str(tmp_path / "data")]) == 0
+    with pytest.raises(SystemExit) as stop:
+        main(["scan", str(tmp_path / "data"), "--strict"])
+    assert stop.value.code == 1
+
+
+def test_the_phantom_verb_offers_what_the_phantom_takes():
+    from bundle.data.phantom import write_phantom
+
+    assert list(inspect.signature(VERBS["phantom"]).parameters) == list(
+        inspect.signature(write_phantom).parameters
+    )
+
+
+def test_no_verb_lists_the_verbs_and_loads_no_heavy_module():
+    script = (
+        "import runpy, sys\n"
+        "sys.argv = ['bundle']\n"
+        "try: runpy.run_module('bundle', run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "import bundle.data.scan, bundle.data.degrade, bundle.data.partition\n"
+        "print('loaded:', sorted({'monai', 'matplotlib'} & set(sys.modules)))\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert all(verb in ran.stdout for verb in VERBS)
+    assert ran.stdout.splitlines()[-1] == "loaded: []"
