@@ -1,0 +1,135 @@
+"""Cases prepared once and kept on disk, and every case under several modality subsets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import PersistentDataset
+from monai.data.utils import pickle_hashing
+from monai.utils.enums import TraceKeys
+from torch.utils.data import Dataset
+
+from bundle.data.datalist import hash_case
+from bundle.modalities import Subset, all_subsets, parse_subset
+from bundle.transforms.drop import DropModalitiesd
+
+# What MONAI notes about its transforms, and Invertd needs back, holds these. All are plain data;
+# with them allowed, a cache can be read with torch.load(weights_only=True).
+torch.serialization.add_safe_globals(
+    [
+        TraceKeys,
+        np.array(0.0).__reduce__()[0],
+        np.ndarray,
+        np.dtype,
+        np.dtypes.Float64DType,
+        np.dtypes.Int64DType,
+    ]
+)
+
+
+def cached_cases(
+    data: Sequence[Mapping[str, Any]],
+    transform: Callable | Sequence[Callable],
+    cache_dir: str | None = None,
+) -> PersistentDataset:
+    """Keep what the deterministic transforms make of each case on disk, not in memory.
+
+    The cache's keys hold the datalist item, the size and time of its files and the transforms, so
+    that a changed file or config never meets a stale cache.
+
+    Args:
+        data: datalist items.
+        transform: transforms; from the first random one on they run at every access.
+        cache_dir: where to; None = no cache.
+    """
+    return PersistentDataset(
+        data,
+        transform,
+        cache_dir=cache_dir,
+        hash_func=hash_case,
+        hash_transform=pickle_hashing,
+        track_meta=True,
+    )
+
+
+def formable(item: Mapping[str, Any], subset: Subset) -> bool:
+    """True = the case has every modality of the subset, as far as the datalist tells."""
+    image = item["image"]
+    return not isinstance(image, Mapping) or all(image.get(name) for name in subset)
+
+
+def plan_subsets(
+    data: Sequence[Mapping[str, Any]], modalities: Sequence[str], subsets: str | Sequence[str]
+) -> list[tuple[int, Subset]]:
+    """Pair every case with the subsets it is to be tested on; see `CaseSubsets` for the arguments.
+
+    Raises:
+        ValueError: `subsets` is neither of the words nor a list, or no pair is left.
+    """
+    if isinstance(subsets, str) and subsets not in ("all", "rotate"):
+        raise ValueError(
+            f"expected subsets 'all', 'rotate' or a list such as ['t1+t2'], got {subsets!r}"
+        )
+    if isinstance(subsets, str):
+        wanted = all_subsets(modalities)
+    else:
+        wanted = [parse_subset(text, modalities) for text in subsets]
+    pairs = []
+    for index, item in enumerate(data):
+        here = [subset for subset in wanted if formable(item, subset)]
+        if subsets == "rotate":
+            here = [here[index % len(here)]]
+        pairs += [(index, subset) for subset in here]
+    if data and not pairs:
+        raise ValueError(f"no case has all modalities of any of {subsets}: nothing to evaluate")
+    return pairs
+
+
+class CaseSubsets(Dataset):
+    """Pairs of (case, subset), case by case, so that a case is loaded once for all its subsets.
+
+    Args:
+        data: datalist items.
+        transform: deterministic transforms that yield `image` (M, D, H, W) and `present` (M,).
+        modalities: the vocabulary.
+        subsets: "all" = every subset that a case can form; "rotate" = one subset a case, walking
+            through them from case to case (cheap validation that still sees every kind of gap); or
+            a list such as ["t1+t2", "flair"].
+        cache_dir: as in `cached_cases`.
+
+    Raises:
+        ValueError: no case, or cases without a label.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[Mapping[str, Any]],
+        transform: Callable | Sequence[Callable],
+        modalities: Sequence[str],
+        subsets: str | Sequence[str] = "all",
+        cache_dir: str | None = None,
+    ) -> None:
+        unlabelled = [str(item.get("case")) for item in data if not item.get("label")]
+        if not data or unlabelled:
+            raise ValueError(
+                f"expected labelled cases to evaluate, got {len(data)} cases, without label: "
+                f"{unlabelled or 'none'}. Add labels, or choose another section of the datalist."
+            )
+        self.data = data
+        self.cases = cached_cases(data, transform, cache_dir)
+        self.modalities = tuple(modalities)
+        self.pairs = plan_subsets(data, modalities, subsets)
+        self._last: tuple[int, dict[str, Any]] | None = None
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Return the case with only the pair's modalities left."""
+        case, subset = self.pairs[index]
+        if self._last is None or self._last[0] != case:
+            self._last = (case, self.cases[case])
+        return DropModalitiesd("image", self.modalities, subset)(self._last[1])

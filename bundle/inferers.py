@@ -1,0 +1,113 @@
+"""Presence once per case, then windows on the brain alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from monai.data import MetaTensor
+from monai.inferers import Inferer
+from monai.transforms.utils import generate_spatial_bounding_box
+from torch import Tensor
+
+from bundle.modalities import derive_presence, keep_only
+
+# Logit outside the brain's box: probability 2e-9, and still finite in half precision.
+OUTSIDE_LOGIT = -20.0
+
+
+class PresenceInferer(Inferer):
+    """Decide presence on the whole case, crop to the brain, run another inferer there, paste back.
+
+    A window of a scanned modality may be all zero, so presence must never be guessed from a window;
+    and MONAI Label hands over the image alone, so the inferer is the last place that sees the case.
+
+    Args:
+        inferer: what runs inside the box, e.g. MONAI's SlidingWindowInferer.
+        margin: voxels kept around the brain.
+        divisible: the box is enlarged until its sides are multiples of this (where the volume
+            allows), for a network without windows.
+    """
+
+    def __init__(self, inferer: Inferer, margin: int = 4, divisible: int = 1) -> None:
+        super().__init__()
+        self.inferer = inferer
+        self.margin = margin
+        self.divisible = divisible
+
+    def __call__(
+        self,
+        inputs: Tensor,
+        network: Callable[..., Tensor],
+        *args: Any,
+        present: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        """Predict region logits of whole cases.
+
+        Args:
+            inputs: (B, M, D, H, W) z-scores, exactly 0 outside the brain and in absent modalities.
+            network: called as `network(window, present)`, (N, M, ...) and (N, M) bool.
+            present: (B, M) bool, True = available; None = every channel that is not all zero.
+
+        Returns:
+            (B, R, D, H, W) logits; -20 outside the brain's box.
+
+        Raises:
+            ValueError: a case with nothing present.
+        """
+        # A MetaTensor would pay for its bookkeeping in every layer of the network.
+        inputs = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
+        scanned = derive_presence(inputs)
+        present = scanned if present is None else present.to(inputs.device) & scanned
+        if not bool(present.any(1).all()):
+            rows = (~present.any(1)).nonzero().flatten().tolist()
+            raise ValueError(
+                f"expected at least one modality in every case, got none in item {rows} of the "
+                "batch: all channels are zero, or were dropped. Check that the files are not empty."
+            )
+        cases = [
+            self._infer_case(inputs[i : i + 1], present[i : i + 1], network, *args, **kwargs)
+            for i in range(len(inputs))
+        ]
+        return torch.cat(cases)
+
+    def _infer_case(
+        self,
+        image: Tensor,
+        present: Tensor,
+        network: Callable[..., Tensor],
+        *args: Any,
+        **kwargs: Any,
+    ) -> Tensor:
+        image = keep_only(image, present)
+        box = self._brain_box(image[0])
+
+        def predict(window: Tensor, *extra: Any, **named: Any) -> Tensor:
+            return network(window, present.expand(len(window), -1), *extra, **named)
+
+        logits = self.inferer(image[(..., *box)].contiguous(), predict, *args, **kwargs)
+        shape = (*logits.shape[:2], *image.shape[2:])
+        whole = torch.full(shape, OUTSIDE_LOGIT, dtype=logits.dtype, device=logits.device)
+        whole[(..., *box)] = logits
+        return whole
+
+    def _brain_box(self, image: Tensor) -> tuple[slice, ...]:
+        start, end = generate_spatial_bounding_box(
+            image, select_fn=inside_brain, margin=self.margin
+        )
+        return tuple(
+            self._widen(low, high, size)
+            for low, high, size in zip(start, end, image.shape[1:], strict=True)
+        )
+
+    def _widen(self, low: int, high: int, size: int) -> slice:
+        length = min(-(-(high - low) // self.divisible) * self.divisible, size)
+        low = max(0, min(low, size - length))
+        return slice(low, low + length)
+
+
+def inside_brain(image: Tensor) -> Tensor:
+    """Mark the voxels that are not exactly 0; skull-stripped volumes are 0 outside the brain."""
+    return image != 0
