@@ -1,0 +1,209 @@
+"""What a training leaves on disk: the best network, and the state from which it can go on."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from ignite.handlers import DiskSaver
+from torch import nn
+
+logger = logging.getLogger(__name__)
+
+
+def check_writable(folder: str) -> str:
+    """Create a folder and prove that files can be written there, before hours are spent.
+
+    Raises:
+        OSError: naming the folder and what the system said.
+    """
+    probe = Path(folder) / ".write_test"
+    try:
+        probe.parent.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"0")
+        probe.unlink()
+    except OSError as error:
+        raise OSError(
+            f"expected a folder that can be written, got {folder} ({error.strerror or error}). "
+            "Give another one with --output_dir (results) or --ckpt_dir (weights)."
+        ) from error
+    return str(folder)
+
+
+def save_atomically(content: Mapping[str, Any], path: Path) -> None:
+    """Write a checkpoint beside its final place and move it there only when it is complete.
+
+    Raises:
+        OSError: the disk is full or the folder went away. What stood at `path` before still does.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        DiskSaver(str(path.parent), atomic=True, require_empty=False)(content, path.name)
+    except (OSError, RuntimeError) as error:
+        kept = "the previous one is intact" if path.exists() else "there was none before"
+        free = shutil.disk_usage(path.parent).free / 2**20
+        raise OSError(
+            f"could not write the checkpoint {path} ({error}); {kept}. {free:.0f} MiB are free "
+            f"there. Make room, or choose another folder, and continue with --resume true."
+        ) from error
+
+
+def load_weights(network: nn.Module, path: str, device: torch.device | str = "cpu") -> None:
+    """Load a flat state dict into a network, every key or none.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: keys or shapes that do not match, with how many of how many did.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f"expected trained weights in {path}, found no such file. Train first, or give another "
+            "folder with --ckpt_dir."
+        )
+    state = torch.load(path, map_location=device, weights_only=True)
+    own = network.state_dict()
+    fits = [k for k, v in own.items() if k in state and getattr(state[k], "shape", None) == v.shape]
+    if len(fits) < len(own) or len(state) > len(own):
+        wrong = sorted((set(own) | set(state)) - set(fits))
+        raise ValueError(
+            f"{path}: {len(fits)} of the network's {len(own)} tensors fit; for instance "
+            f"{wrong[0]!r} does not. "
+            "The file was made with another network, other modalities or regions, or it is "
+            "not a flat state dict. Use the config it was trained with."
+        )
+    network.load_state_dict(state)
+    logger.info(f"loaded {len(fits)} of {len(own)} tensors from {path}")
+
+
+class WeightsLoader:
+    """Handler that loads trained weights into a network when the engine starts.
+
+    Args:
+        path: a flat state dict, as `BestModel` writes it.
+        network: where to.
+    """
+
+    def __init__(self, path: str, network: nn.Module) -> None:
+        self.path = path
+        self.network = network
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to a trainer or an evaluator."""
+        engine.add_event_handler(Events.STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Load; errors as in `load_weights`."""
+        load_weights(self.network, self.path, engine.state.device)
+
+
+class BestModel:
+    """Keep the network with the best key metric as a flat state dict; attach to the validator.
+
+    MONAI's CheckpointSaver does the same but deletes the previous file before it writes the next,
+    and forgets the best value on resuming.
+
+    Args:
+        network: the deployed network, without what exists only in training.
+        path: where to, usually `models/model.pt`.
+    """
+
+    def __init__(self, network: nn.Module, path: str) -> None:
+        self.network = network
+        self.path = Path(path)
+        self.metric = float("-inf")
+        self.epoch = 0
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to the validator, whose key metric is compared: larger is better."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Save if the key metric has grown."""
+        metric = float(engine.state.metrics[engine.state.key_metric_name])
+        if metric <= self.metric:
+            return
+        save_atomically(self.network.state_dict(), self.path)
+        self.metric, self.epoch = metric, engine.state.epoch
+        logger.info(f"best so far: {metric:.4f} in epoch {self.epoch}, saved to {self.path}")
+
+    def state_dict(self) -> dict[str, float]:
+        """Return the best value and its epoch."""
+        return {"metric": self.metric, "epoch": self.epoch}
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        """Take up a former best value."""
+        self.metric, self.epoch = float(state["metric"]), int(state["epoch"])
+
+
+class TrainingState:
+    """Save all that training needs to go on, and take it up again; attach last to the trainer.
+
+    Args:
+        path: the file; not in `models/` and not called `.pt`, where MONAI Label would offer it.
+        objects: what to save, by name: method, optimizer, lr_scheduler, best (a `BestModel`).
+        interval: epochs between two saves.
+        resume: True = go on from the file if there is one.
+    """
+
+    def __init__(
+        self, path: str, objects: Mapping[str, Any], interval: int = 1, resume: bool = False
+    ) -> None:
+        self.path = Path(path)
+        self.objects = dict(objects)
+        self.interval = interval
+        self.resume = resume
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to the trainer, after the validation handler: the best value is part of it."""
+        engine.add_event_handler(Events.STARTED, self.load)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
+
+    def save(self, engine: Engine) -> None:
+        """Write the state every `interval` epochs and after the last one."""
+        epoch = engine.state.epoch
+        if epoch % self.interval and epoch != engine.state.max_epochs:
+            return
+        content = {name: part.state_dict() for name, part in self.objects.items()}
+        content["progress"] = {"epoch": epoch, "epoch_length": engine.state.epoch_length}
+        save_atomically(content, self.path)
+
+    def load(self, engine: Engine) -> None:
+        """Take up a former state.
+
+        Raises:
+            ValueError: the file lacks a part that this config has, or has one that it lacks.
+        """
+        if not self.resume:
+            return
+        if not self.path.exists():
+            logger.info(f"nothing to resume in {self.path}: training starts at epoch 1")
+            return
+        content = torch.load(self.path, map_location=engine.state.device, weights_only=True)
+        progress = content.pop("progress")
+        if set(content) != set(self.objects):
+            raise ValueError(
+                f"{self.path} holds {sorted(content)}, this config expects {sorted(self.objects)}. "
+                "Resume with the config that wrote it, or start anew without --resume."
+            )
+        for name, part in self.objects.items():
+            part.load_state_dict(content[name])
+        if progress["epoch_length"] != engine.state.epoch_length:
+            logger.warning(
+                f"the data changed: an epoch had {progress['epoch_length']} iterations, now it has "
+                f"{engine.state.epoch_length}"
+            )
+        self._go_to(engine, progress["epoch"])
+
+    def _go_to(self, engine: Engine, epoch: int) -> None:
+        if epoch >= engine.state.max_epochs:
+            logger.info(f"{epoch} of {engine.state.max_epochs} epochs were done: nothing is left")
+            engine.terminate()
+            return
+        length, last = engine.state.epoch_length, engine.state.max_epochs
+        engine.load_state_dict({"epoch": epoch, "max_epochs": last, "epoch_length": length})
+        logger.info(f"resuming after epoch {epoch} of {last} from {self.path}")

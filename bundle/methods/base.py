@@ -1,0 +1,45 @@
+"""The contract between a method and the engine that trains it (DESIGN.md section 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ignite.engine import Engine
+from torch import Tensor, nn
+
+
+class Method(nn.Module):
+    """A way of training: owns the deployed network and whatever exists only while training.
+
+    A new method is one file with one subclass, and one overlay that names it under `method`.
+
+    Args:
+        network: the part that is deployed, called as `network(image, present)`.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def losses(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Compute the named, weighted loss terms of one batch; their sum is the loss.
+
+        Args:
+            batch: `image` (B, M, D, H, W) float z-scores, `present` (B, M) bool (True = available)
+                and `label` (B, R, D, H, W), 1 = inside the region; all on one device.
+
+        Returns:
+            Scalars by name; each is logged under its name.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define losses(batch)")
+
+    def backward(self, losses: Mapping[str, Tensor]) -> None:
+        """Back-propagate the sum of the terms; the optimiser is stepped by the engine, not here."""
+        sum(losses.values()).backward()
+
+    def attach(self, engine: Engine) -> None:
+        """Register handlers on the trainer (elections, moving averages); none by default."""
+
+    def forward(self, image: Tensor, present: Tensor | None = None) -> Tensor:
+        """Predict with the deployed network: region logits (B, R, D, H, W)."""
+        return self.network(image, present)
