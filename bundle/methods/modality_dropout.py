@@ -20,22 +20,17 @@ class ModalityDropout(Method):
         network: a network with `deep_logits(image, present) -> list of logits, finest first`.
         criteria: loss terms by name, each called with (list of logits, label), e.g. MONAI's
             `DeepSupervisionLoss` around `DiceLoss(sigmoid=True)`.
-        drop: False trains on each case's full set of present modalities (no random dropping).
 
     Source: the baseline that nnU-Net users train when scans are missing; DESIGN.md section 1.4.
     """
 
-    def __init__(
-        self, network: nn.Module, criteria: Mapping[str, nn.Module], drop: bool = True
-    ) -> None:
+    def __init__(self, network: nn.Module, criteria: Mapping[str, nn.Module]) -> None:
         super().__init__(network)
         self.criteria = nn.ModuleDict(criteria)
-        self.drop = drop
 
     def losses(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Compute each criterion on the logits of a random subset; shapes as in `Method.losses`."""
-        present = batch["present"]
-        keep = draw_subset(present) if self.drop else present
+        keep = draw_subset(batch["present"])
         logits = self.network.deep_logits(batch["image"], keep)
         label = batch["label"].to(logits[0].dtype)
         return {name: criterion(logits, label) for name, criterion in self.criteria.items()}
