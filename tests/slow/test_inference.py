@@ -1,0 +1,154 @@
+"""What inference writes lies exactly where the input lay, whatever its orientation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+pytestmark = pytest.mark.slow
+
+# A network whose right answer is known: brain 50, oedema 200, core 300, rim 400 in every modality,
+# so that each region is what exceeds a value between two of them.
+THRESHOLD_NETWORK = """
+import torch
+
+class Threshold(torch.nn.Module):
+    def __init__(self, mean, std):
+        super().__init__()
+        self.limits = [(limit - mean) / std for limit in (250, 125, 350)]  # TC, WT, ET
+
+    def forward(self, image, present=None):
+        scanned = image.sum(1, keepdim=True) / present.sum(1).view(-1, 1, 1, 1, 1)
+        return torch.cat([scanned - limit for limit in self.limits], 1) * 1000
+"""
+
+
+def affine_of(axes: str, spacing: tuple[float, ...], degrees: float = 0.0) -> np.ndarray:
+    """Make an affine from axis codes and voxel sizes, turned about an oblique axis."""
+    turn = Rotation.from_rotvec(np.deg2rad(degrees) * np.array([1, 2, 3]) / 14**0.5).as_matrix()
+    codes = nib.orientations.axcodes2ornt(axes)
+    affine = nib.orientations.inv_ornt_aff(codes, (0, 0, 0))
+    affine[:3, :3] = turn @ affine[:3, :3] @ np.diag(spacing)
+    affine[:3, 3] = [-30.5, 12.25, 7.0]
+    return affine
+
+
+def write_case(folder: Path, affine: np.ndarray, missing: tuple[str, ...] = ()) -> np.ndarray:
+    """Write a brain with an off-centre tumour of three layers; return its label map."""
+    shape = (40, 36, 24)
+    grid = np.stack(np.meshgrid(*[np.arange(n) for n in shape], indexing="ij"))
+    centre, radii = np.array([24, 14, 13]), np.array([9, 8, 5])
+    middle = (np.array(shape) / 2)[:, None, None, None]
+    brain = (((grid - middle) / (middle - 2)) ** 2).sum(0) < 1
+    far = (((grid - centre[:, None, None, None]) / radii[:, None, None, None]) ** 2).sum(0) ** 0.5
+    labels = np.select([far < 0.45, far < 0.75, far < 1], [4, 1, 2], 0).astype(np.uint8) * brain
+    values = np.select([labels == 4, labels == 1, labels == 2], [400.0, 300.0, 200.0], 50.0) * brain
+    folder.mkdir(parents=True)
+    for name in {"t1", "t1ce", "t2", "flair"} - set(missing):
+        image = nib.Nifti1Image(values.astype(np.int16), affine)
+        nib.save(image, folder / f"{folder.name}_{name}.nii.gz")
+    return labels
+
+
+def segment(workflow, settings, folder: Path, tmp_path: Path, monkeypatch, **more):
+    """Run inference with the threshold network; return the written files by name."""
+    example = next(path for path in tmp_path.glob("in/case/*.nii.gz"))
+    brain = np.asanyarray(nib.load(example).dataobj)
+    brain = brain[brain > 0].astype(float)
+    (tmp_path / "code").mkdir(exist_ok=True)
+    (tmp_path / "code" / "threshold_network.py").write_text(THRESHOLD_NETWORK)
+    monkeypatch.syspath_prepend(tmp_path / "code")
+    settings = settings | {
+        "dataset_dir": str(folder),
+        "network_def": {
+            "_target_": "threshold_network.Threshold",
+            "mean": float(brain.mean()),
+            "std": float(brain.std()),
+        },
+        "handlers": [],
+        "roi_size": [24, 24, 16],
+    }
+    run = workflow(["inference.json"], "infer", **(settings | more))
+    run.run()
+    run.finalize()
+    return {path.name: nib.load(path) for path in Path(settings["output_dir"]).glob("*.nii.gz")}
+
+
+GRIDS = {
+    "RAS": affine_of("RAS", (1, 1, 1)),
+    "LPS": affine_of("LPS", (1, 1, 1)),
+    "anisotropic oblique": affine_of("PSL", (0.9, 1.1, 2.5), degrees=17),
+}
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("missing", [(), ("t1", "t2", "flair")])
+def test_written_label_overlays_the_input_exactly(
+    workflow, tiny, tmp_path, monkeypatch, grid, missing
+):
+    affine = GRIDS[grid]
+    labels = write_case(tmp_path / "in" / "case", affine, missing)
+    # Voxel sizes as the orientation transform leaves them, so that nothing is interpolated.
+    turned = nib.as_closest_canonical(nib.Nifti1Image(labels, affine))
+    spacing = [float(size) for size in turned.header.get_zooms()]
+    files = segment(workflow, tiny | {"spacing": spacing}, tmp_path / "in", tmp_path, monkeypatch)
+    written = files["case_seg.nii.gz"]
+    assert written.get_data_dtype() == np.uint8
+    np.testing.assert_allclose(written.affine, affine, atol=1e-5)
+    np.testing.assert_array_equal(np.asanyarray(written.dataobj), labels)
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_resampling_keeps_the_label_in_place(workflow, tiny, tmp_path, monkeypatch, grid):
+    labels = write_case(tmp_path / "in" / "case", GRIDS[grid])
+    settings = tiny | {"spacing": [0.8, 0.8, 0.8]}
+    files = segment(workflow, settings, tmp_path / "in", tmp_path, monkeypatch)
+    written = np.asanyarray(files["case_seg.nii.gz"].dataobj)
+    assert written.shape == labels.shape
+    overlap = 2 * ((written > 0) & (labels > 0)).sum() / ((written > 0).sum() + (labels > 0).sum())
+    assert overlap > 0.95
+    shift = [np.abs(np.argwhere(m > 0).mean(0)) for m in (written, labels)]
+    np.testing.assert_allclose(*shift, atol=0.2)
+
+
+def test_labels_can_follow_the_later_convention(workflow, tiny, tmp_path, monkeypatch):
+    labels = write_case(tmp_path / "in" / "case", GRIDS["LPS"])
+    settings = tiny | {"spacing": [1.0] * 3, "written_labels": {"4": 3}}
+    files = segment(workflow, settings, tmp_path / "in", tmp_path, monkeypatch)
+    expected = np.where(labels == 4, 3, labels)
+    np.testing.assert_array_equal(np.asanyarray(files["case_seg.nii.gz"].dataobj), expected)
+
+
+def test_small_regions_can_be_emptied(workflow, tiny, tmp_path, monkeypatch):
+    labels = write_case(tmp_path / "in" / "case", GRIDS["RAS"])
+    settings = tiny | {"spacing": [1.0] * 3, "min_voxels": {"ET": int((labels == 4).sum()) + 1}}
+    files = segment(workflow, settings, tmp_path / "in", tmp_path, monkeypatch)
+    expected = np.where(labels == 4, 1, labels)
+    np.testing.assert_array_equal(np.asanyarray(files["case_seg.nii.gz"].dataobj), expected)
+
+
+def test_probabilities_are_written_only_when_asked(workflow, tiny, tmp_path, monkeypatch):
+    labels = write_case(tmp_path / "in" / "case", GRIDS["LPS"])
+    settings = tiny | {"spacing": [1.0] * 3}
+    assert set(segment(workflow, settings, tmp_path / "in", tmp_path, monkeypatch)) == {
+        "case_seg.nii.gz"
+    }
+    asked = settings | {"save_probabilities": True, "output_dir": str(tmp_path / "asked")}
+    files = segment(workflow, asked, tmp_path / "in", tmp_path, monkeypatch)
+    volume = files["case_probabilities.nii.gz"]
+    assert volume.get_data_dtype() == np.float32
+    np.testing.assert_allclose(volume.affine, GRIDS["LPS"], atol=1e-5)
+    inside = np.asanyarray(volume.dataobj) > 0.5
+    for channel, values in enumerate([(1, 4), (1, 2, 4), (4,)]):
+        np.testing.assert_array_equal(inside[..., channel], np.isin(labels, values))
+
+
+def test_one_file_finds_its_siblings(workflow, tiny, tmp_path, monkeypatch):
+    labels = write_case(tmp_path / "in" / "case", GRIDS["LPS"], missing=("t2",))
+    source = tmp_path / "in" / "case" / "case_flair.nii.gz"
+    files = segment(workflow, tiny | {"spacing": [1.0] * 3}, source, tmp_path, monkeypatch)
+    np.testing.assert_array_equal(np.asanyarray(files["case_seg.nii.gz"].dataobj), labels)

@@ -1,0 +1,131 @@
+"""Training through the real configs: it resumes exactly, and refuses bad data before it starts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ignite.engine import Events
+
+pytestmark = pytest.mark.slow
+
+
+class Stopped(Exception):
+    """Stands for whatever ends a training early."""
+
+
+def weights(folder: str) -> dict[str, torch.Tensor]:
+    return torch.load(Path(folder) / "model.pt", weights_only=True)
+
+
+def state(folder: str) -> dict[str, Any]:
+    return torch.load(Path(folder) / "training_state.ckpt", weights_only=True)
+
+
+def assert_same(left: Any, right: Any) -> None:
+    if isinstance(left, torch.Tensor):
+        assert torch.equal(left, right)
+    elif isinstance(left, dict):
+        assert left.keys() == right.keys()
+        for key in left:
+            assert_same(left[key], right[key])
+    elif isinstance(left, (list, tuple)):
+        assert len(left) == len(right)
+        for one, other in zip(left, right, strict=True):
+            assert_same(one, other)
+    else:
+        assert left == right
+
+
+def train(workflow, settings: dict[str, Any], stop_after: int | None = None) -> None:
+    """Train; with `stop_after`, break off after that many iterations, in the midst of an epoch."""
+    run = workflow(["train.json"], "train", **settings)
+
+    def stop() -> None:
+        raise Stopped
+
+    if stop_after is not None:
+        event = Events.ITERATION_COMPLETED(once=stop_after)
+        run.trainer.add_event_handler(event, stop)
+    try:
+        run.run()
+    finally:
+        run.finalize()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("stop_after", [3, 5, 7])
+def test_resumed_training_equals_the_uninterrupted_one(
+    workflow, tiny, tmp_path, workers, stop_after
+):
+    # Two iterations an epoch: breaking off in the third stops in epoch 2, with epoch 1 on disk.
+    settings = tiny | {"max_epochs": 4, "num_workers": workers}
+    whole = settings | {"output_dir": str(tmp_path / "a"), "ckpt_dir": str(tmp_path / "a")}
+    halves = settings | {"output_dir": str(tmp_path / "b"), "ckpt_dir": str(tmp_path / "b")}
+    train(workflow, whole)
+    with pytest.raises(RuntimeError, match="Failed to") as broken:
+        train(workflow, halves, stop_after)
+    assert "Stopped" in repr(broken.getrepr(style="native"))
+    assert state(halves["output_dir"])["progress"]["epoch"] == stop_after // 2
+    train(workflow, halves | {"resume": True})
+    assert_same(state(whole["output_dir"]), state(halves["output_dir"]))
+    assert_same(weights(whole["ckpt_dir"]), weights(halves["ckpt_dir"]))
+
+
+def test_another_seed_gives_another_network(workflow, tiny, tmp_path):
+    one = tiny | {"ckpt_dir": str(tmp_path / "a"), "max_epochs": 1}
+    other = tiny | {"ckpt_dir": str(tmp_path / "b"), "max_epochs": 1, "seed": 1}
+    train(workflow, one)
+    train(workflow, other)
+    name = "encoder.conv_init.weight"
+    assert not torch.equal(weights(one["ckpt_dir"])[name], weights(other["ckpt_dir"])[name])
+
+
+def test_training_lowers_the_loss_and_writes_every_term(workflow, tiny):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(workflow, tiny | {"max_epochs": 6, "learning_rate": 0.005})
+    events = EventAccumulator(tiny["output_dir"]).Reload()
+    assert {"loss", "dice", "cross_entropy", "train_loss"} <= set(events.Tags()["scalars"])
+    losses = [event.value for event in events.Scalars("train_loss")]
+    assert len(losses) == 6
+    assert losses[-1] < losses[0]
+    total = [event.value for event in events.Scalars("loss")]
+    terms = [[e.value for e in events.Scalars(name)] for name in ("dice", "cross_entropy")]
+    assert total == pytest.approx([sum(pair) for pair in zip(*terms, strict=True)], rel=1e-5)
+
+
+def test_bad_cases_are_all_named_before_training(workflow, tiny, phantom, tmp_path):
+    datalist = json.loads(phantom.read_text())
+    first, second = datalist["training"][:2]
+    first["image"]["t1"] = "nowhere/t1.nii.gz"
+    second["image"]["t2"] = datalist["training"][2]["label"]
+    for items in (datalist["training"], datalist["validation"], datalist["testing"]):
+        for item in items:
+            for name, path in item["image"].items():
+                item["image"][name] = str(phantom.parent / path)
+            item["label"] = str(phantom.parent / item["label"])
+    datalist["testing"][0]["image"]["pd"] = "pd.nii.gz"
+    broken = tmp_path / "broken.json"
+    broken.write_text(json.dumps(datalist))
+    with pytest.raises(RuntimeError, match="Failed to") as unknown:
+        train(workflow, tiny | {"datalist_file": str(broken)})
+    text = repr(unknown.getrepr(style="native"))
+    assert "unknown modality 'pd'" in text
+    del datalist["testing"][0]["image"]["pd"]
+    broken.write_text(json.dumps(datalist))
+    with pytest.raises(RuntimeError, match="Failed to") as missing:
+        train(workflow, tiny | {"datalist_file": str(broken)})
+    text = repr(missing.getrepr(style="native"))
+    assert f"case {first['case']}: file" in text
+    assert "nowhere/t1.nii.gz does not exist" in text
+
+
+def test_output_folder_must_be_writable(workflow, tiny, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(RuntimeError, match="Failed to") as refused:
+        train(workflow, tiny | {"output_dir": str(tmp_path / "file" / "out")})
+    assert "expected a folder that can be written" in repr(refused.getrepr(style="native"))
