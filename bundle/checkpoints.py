@@ -6,12 +6,14 @@ import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
-from ignite.handlers import DiskSaver
 from torch import nn
+
+from bundle.atomic import written_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -41,16 +43,36 @@ def save_atomically(content: Mapping[str, Any], path: Path) -> None:
     Raises:
         OSError: the disk is full or the folder went away. What stood at `path` before still does.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        DiskSaver(str(path.parent), atomic=True, require_empty=False)(content, path.name)
+        with written_atomically(path) as file:
+            torch.save(content, file)
     except (OSError, RuntimeError) as error:
         kept = "the previous one is intact" if path.exists() else "there was none before"
-        free = shutil.disk_usage(path.parent).free / 2**20
         raise OSError(
-            f"could not write the checkpoint {path} ({error}); {kept}. {free:.0f} MiB are free "
-            f"there. Make room, or choose another folder, and continue with --resume true."
+            f"could not write the checkpoint {path} ({error}); {kept}{_free_space(path.parent)}. "
+            "Make room, or choose another folder, and continue with --resume true."
         ) from error
+
+
+def _free_space(folder: Path) -> str:
+    if not folder.is_dir():
+        return ""
+    return f"; {shutil.disk_usage(folder).free / 2**20:.0f} MiB are free there"
+
+
+def _read(path: Path, device: torch.device | str) -> dict[str, Any]:
+    """Read a checkpoint of tensors and plain values; whatever else it is becomes a ValueError."""
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+    except (EOFError, RuntimeError, UnpicklingError) as error:
+        reason = (str(error) or "it ends too early").splitlines()[0]
+        raise ValueError(
+            f"{path} cannot be read as a checkpoint ({reason}). "
+            "It is damaged, or something else. Copy it again, or train anew."
+        ) from error
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{path}: expected a checkpoint, got a {type(content).__name__}")
+    return dict(content)
 
 
 def load_weights(network: nn.Module, path: str, device: torch.device | str = "cpu") -> None:
@@ -65,7 +87,7 @@ def load_weights(network: nn.Module, path: str, device: torch.device | str = "cp
             f"expected trained weights in {path}, found no such file. Train first, or give another "
             "folder with --ckpt_dir."
         )
-    state = torch.load(path, map_location=device, weights_only=True)
+    state = _read(Path(path), device)
     own = network.state_dict()
     fits = [k for k, v in own.items() if k in state and getattr(state[k], "shape", None) == v.shape]
     if len(fits) < len(own) or len(state) > len(own):
@@ -125,7 +147,8 @@ class BestModel:
     def __call__(self, engine: Engine) -> None:
         """Save if the key metric has grown."""
         metric = float(engine.state.metrics[engine.state.key_metric_name])
-        if metric <= self.metric:
+        # Written so that NaN, which compares false with everything, is never the best.
+        if not metric > self.metric:
             return
         save_atomically(self.network.state_dict(), self.path)
         self.metric, self.epoch = metric, engine.state.epoch
@@ -183,11 +206,12 @@ class TrainingState:
         if not self.path.exists():
             logger.info(f"nothing to resume in {self.path}: training starts at epoch 1")
             return
-        content = torch.load(self.path, map_location=engine.state.device, weights_only=True)
-        progress = content.pop("progress")
-        if set(content) != set(self.objects):
+        content = _read(self.path, engine.state.device)
+        progress = content.pop("progress", None)
+        if progress is None or set(content) != set(self.objects):
+            held = sorted(content)[:8]
             raise ValueError(
-                f"{self.path} holds {sorted(content)}, this config expects {sorted(self.objects)}. "
+                f"{self.path} holds {held}, this config expects {sorted(self.objects)}. "
                 "Resume with the config that wrote it, or start anew without --resume."
             )
         for name, part in self.objects.items():

@@ -20,14 +20,17 @@ def check_regions(regions: Regions) -> None:
     """Say what is wrong with a region table.
 
     Raises:
-        ValueError: no region, a region without labels or with the background 0, or two regions with
+        ValueError: no region, a region without labels, with the background 0 or with a value
+            above 255 (labels are written as uint8), or two regions with
             the same labels.
     """
     if not regions:
         raise ValueError("expected at least one region, such as {'WT': [1, 2, 4]}, got none")
     for name, labels in regions.items():
-        if not labels or any(int(value) <= 0 for value in labels):
-            raise ValueError(f"region {name!r}: expected label values above 0, got {list(labels)}")
+        if not labels or any(not 0 < int(value) < 256 for value in labels):
+            raise ValueError(
+                f"region {name!r}: expected label values from 1 to 255, got {list(labels)}"
+            )
     tables = [frozenset(labels) for labels in regions.values()]
     if len(set(tables)) != len(tables):
         raise ValueError(

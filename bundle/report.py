@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import logging
 import math
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from ignite.engine import Engine, Events
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from bundle.atomic import write_text_atomically, written_atomically
 from bundle.contact_sheet import AxialView, CaseSlices, draw_contact_sheet, label_names, window
 from bundle.heatmap import draw_heatmap
 from bundle.metrics import Score, SubsetScores, field_of, gather_lists, items_of
@@ -159,30 +159,13 @@ def _aligned(lines: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in padded) + "\n"
 
 
-@contextmanager
-def _replacing(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path that takes the place of `path` only if the block succeeds."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _write_text(text: str, path: str | Path) -> None:
-    with _replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
 def write_csv(rows: Sequence[Score], path: str | Path) -> None:
     """Write one line per row under the header case,subset,region,dice,hd95; all digits are kept."""
-    with _replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [column.name for column in fields(Score)])
-        writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
+    lines = io.StringIO(newline="")
+    writer = csv.DictWriter(lines, [column.name for column in fields(Score)])
+    writer.writeheader()
+    writer.writerows(asdict(row) for row in rows)
+    write_text_atomically(path, lines.getvalue())
 
 
 def read_csv(path: str | Path) -> list[Score]:
@@ -196,7 +179,7 @@ def read_csv(path: str | Path) -> list[Score]:
 
 def write_json(summary: Mapping[str, Any], path: str | Path) -> None:
     """Write a summary as JSON, strictly: NaN is refused, None becomes null."""
-    _write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n", path)
+    write_text_atomically(path, json.dumps(summary, indent=2, allow_nan=False) + "\n")
 
 
 def heatmap(summary: Mapping[str, Any], path: str | Path) -> None:
@@ -216,8 +199,8 @@ def contact_sheet(
 
 
 def _write_png(figure: Figure, path: str | Path) -> None:
-    with _replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=150)
+    with written_atomically(path) as file:
+        figure.savefig(file, format="png", dpi=150)
 
 
 class ReportHandler:
@@ -307,7 +290,7 @@ class ReportHandler:
         table = markdown_table(summary)
         write_csv(rows, out / "scores.csv")
         write_json(summary, out / "summary.json")
-        _write_text(table, out / "table.md")
+        write_text_atomically(out / "table.md", table)
         heatmap(summary, out / "heatmap.png")
         if self.pictures:
             names = label_names(self.regions)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from tqdm import tqdm
 
-from bundle.data.atomic import write_text_atomically
+from bundle.atomic import write_text_atomically
 from bundle.data.volumes import CaseError, check_case
 
 logger = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from bundle.data.atomic import write_text_atomically
+from bundle.atomic import write_text_atomically
 from bundle.data.checks import CheckMemo, Checks, check_cases, file_state, item_files
 from bundle.data.filenames import file_endings, find_cases, split_name
 from bundle.modalities import check_known

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -65,13 +66,7 @@ def read_grid(path: str | Path, case: str) -> Grid:
     """
     image = _open(Path(path), case)
     shape = _shape_3d(tuple(int(n) for n in image.shape), Path(path), case)
-    affine = np.asarray(image.affine, dtype=np.float64)
-    if not np.isfinite(affine).all() or np.linalg.det(affine[:3, :3]) == 0:
-        raise CaseError(
-            f"case {case}: {Path(path).name} has no usable affine, got {affine.tolist()}. "
-            "Copy the header of another modality of the case into it."
-        )
-    return Grid(shape, affine)
+    return Grid(shape, _affine_of(image, Path(path), case))
 
 
 def check_grids(grids: Mapping[Path, Grid], case: str, tolerance_mm: float = 0.1) -> None:
@@ -113,17 +108,51 @@ def read_voxels(path: str | Path, case: str) -> np.ndarray:
     path = Path(path)
     image = _open(path, case)
     shape = _shape_3d(tuple(int(n) for n in image.shape), path, case)
-    try:
-        voxels = image.get_fdata(dtype=np.float32, caching="unchanged").reshape(shape)
-    except _UNREADABLE as error:
-        raise _unreadable(path, case, error) from error
-    bad = voxels.size - int(np.count_nonzero(np.isfinite(voxels)))
-    if bad:
+    return _finite_voxels(image, path, case).reshape(shape)
+
+
+def count_volumes(path: str | Path, case: str) -> int:
+    """Count the volumes in a file: 1 for a 3D file, the length of the fourth dimension else.
+
+    Raises:
+        CaseError: the file does not exist or is no NIfTI file.
+    """
+    shape = _open(Path(path), case).shape
+    return int(shape[3]) if len(shape) > 3 else 1
+
+
+def read_volumes(path: str | Path, case: str, count: int) -> tuple[np.ndarray, Grid]:
+    """Read a 4D file as (count, D, H, W) float32, and the grid that its volumes share.
+
+    Raises:
+        CaseError: as `read_voxels`, and for a file that does not hold `count` volumes.
+    """
+    path = Path(path)
+    image = _open(path, case)
+    shape = tuple(int(n) for n in image.shape)
+    if len(shape) != 4 or shape[3] != count:
         raise CaseError(
-            f"case {case}: {path.name} holds {bad} voxels that are NaN or infinite "
-            f"of {voxels.size}. Export it again, or drop its key from the datalist."
+            f"case {case}: {path.name} must have 4 dimensions, the last of length {count}, "
+            f"one for each modality; got shape {shape}. Split it into one file for each modality."
         )
-    return voxels
+    voxels = np.ascontiguousarray(np.moveaxis(_finite_voxels(image, path, case), 3, 0))
+    return voxels, Grid(shape[:3], _affine_of(image, path, case))
+
+
+def check_integrity(path: str | Path, case: str) -> None:
+    """Unpack a .gz file to its end, where its checksum is; nibabel stops at the last voxel.
+
+    Raises:
+        CaseError: the file is damaged, though it may still load as numbers.
+    """
+    if Path(path).suffix.lower() != ".gz":
+        return
+    try:
+        with gzip.open(path) as file:
+            while file.read(1 << 20):
+                pass
+    except _UNREADABLE as error:
+        raise _unreadable(Path(path), case, error) from error
 
 
 def is_blank(voxels: np.ndarray) -> bool:
@@ -219,6 +248,30 @@ def _open(path: Path, case: str) -> SpatialImage:
         return nib.load(path)
     except _UNREADABLE as error:
         raise _unreadable(path, case, error) from error
+
+
+def _affine_of(image: SpatialImage, path: Path, case: str) -> np.ndarray:
+    affine = np.asarray(image.affine, dtype=np.float64)
+    if not np.isfinite(affine).all() or np.linalg.det(affine[:3, :3]) == 0:
+        raise CaseError(
+            f"case {case}: {path.name} has no usable affine, got {affine.tolist()}. "
+            "Copy the header of another modality of the case into it."
+        )
+    return affine
+
+
+def _finite_voxels(image: SpatialImage, path: Path, case: str) -> np.ndarray:
+    try:
+        voxels = image.get_fdata(dtype=np.float32, caching="unchanged")
+    except _UNREADABLE as error:
+        raise _unreadable(path, case, error) from error
+    bad = voxels.size - int(np.count_nonzero(np.isfinite(voxels)))
+    if bad:
+        raise CaseError(
+            f"case {case}: {path.name} holds {bad} voxels that are NaN or infinite "
+            f"of {voxels.size}. Export it again, or drop its key from the datalist."
+        )
+    return voxels
 
 
 def _unreadable(path: Path, case: str, error: Exception) -> CaseError:
@@ -334,6 +387,7 @@ def _check_images(image: Mapping[str, str], case: str) -> tuple[list[str], list[
     blank, problems = [], []
     for name, path in image.items():
         try:
+            check_integrity(path, case)
             if is_blank(read_voxels(path, case)):
                 blank.append(name)
         except CaseError as error:
@@ -346,6 +400,7 @@ def _check_label(
 ) -> list[str]:
     try:
         for path in _label_paths(item):
+            check_integrity(path, case)
             read_labels(path, case, known, aliases)
     except CaseError as error:
         return [str(error)]

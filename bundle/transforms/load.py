@@ -7,7 +7,6 @@ from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import torch
 from monai.config import KeysCollection
@@ -15,7 +14,15 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
 from bundle.data.filenames import file_endings, split_name
-from bundle.data.volumes import CaseError, check_grids, is_blank, read_grid, read_voxels
+from bundle.data.volumes import (
+    CaseError,
+    check_grids,
+    count_volumes,
+    is_blank,
+    read_grid,
+    read_volumes,
+    read_voxels,
+)
 from bundle.modalities import FILE_SUFFIXES, check_known, check_modalities
 
 logger = logging.getLogger(__name__)
@@ -69,12 +76,13 @@ class LoadModalitiesd(MapTransform):
         Raises:
             CaseError: whatever is wrong, naming case and file: a missing or unreadable file, grids
                 that differ, NaN, two files of one modality, no modality recognisable or present.
+            ValueError: a dict that names an unknown modality.
         """
         item = dict(data)
         for key in self.key_iterator(item):
             source = item[key]
             case = item["case"] = str(item.get("case") or self._case_name(source))
-            if _is_4d(source):
+            if _is_4d(source, case):
                 voxels, affine = self._load_4d(Path(source), case)
             else:
                 voxels, affine = self._load_files(self.find_files(source, case), case)
@@ -161,26 +169,10 @@ class LoadModalitiesd(MapTransform):
         return voxels, grid.affine
 
     def _load_4d(self, path: Path, case: str) -> tuple[np.ndarray, np.ndarray]:
-        image = nib.load(path)
-        if image.shape[3] != len(self.modalities) or len(image.shape) > 4:
-            raise CaseError(
-                f"case {case}: {path.name} has shape {image.shape}. Expected 4 dimensions, the "
-                f"last of length {len(self.modalities)} for {list(self.modalities)} in this order."
-            )
-        try:
-            voxels = np.moveaxis(image.get_fdata(dtype=np.float32), 3, 0).copy()
-        except (OSError, EOFError, ValueError) as error:
-            raise CaseError(
-                f"case {case}: {path} cannot be read ({error}). Copy it again."
-            ) from error
-        if not np.isfinite(voxels).all():
-            bad = int(np.count_nonzero(~np.isfinite(voxels)))
-            raise CaseError(
-                f"case {case}: {path.name} holds {bad} voxels that are NaN or infinite."
-            )
+        voxels, grid = read_volumes(path, case, len(self.modalities))
         for volume in voxels:
             volume[...] = 0 if is_blank(volume) else volume
-        return voxels, np.asarray(image.affine, dtype=np.float64)
+        return voxels, grid.affine
 
     def _case_name(self, source: Any) -> str:
         if isinstance(source, Mapping):
@@ -199,14 +191,10 @@ class LoadModalitiesd(MapTransform):
         )
 
 
-def _is_4d(source: Any) -> bool:
-    """True = one NIfTI file with more than one volume; whatever cannot be opened is not."""
-    if not isinstance(source, (str, Path)) or not Path(source).is_file():
-        return False
-    try:
-        return len(nib.load(source).shape) > 3 and nib.load(source).shape[3] > 1
-    except Exception:  # a broken file gets its message where it is read
-        return False
+def _is_4d(source: Any, case: str) -> bool:
+    """True = one NIfTI file that holds more than one volume."""
+    is_file = isinstance(source, (str, Path)) and Path(source).is_file()
+    return is_file and count_volumes(source, case) > 1
 
 
 def case_file_name(meta: Mapping[str, Any], saver: Any) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from bundle.data.atomic import write_text_atomically
+from bundle.atomic import write_text_atomically
 
 
 def test_folders_are_made_and_nothing_else_is_left(tmp_path):

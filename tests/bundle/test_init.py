@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+import bundle
+
+
+def make_copy(folder: Path) -> str:
+    (folder / "bundle").mkdir()
+    (folder / "bundle" / "__init__.py").write_text("", encoding="utf-8")
+    return str(folder)
+
+
+def test_the_root_holds_the_code_that_runs():
+    assert Path(bundle.ROOT, "bundle", "__init__.py").samefile(bundle.__file__)
+
+
+def test_any_spelling_of_the_own_root_passes():
+    assert bundle.check_root(bundle.ROOT) == bundle.ROOT
+    assert bundle.check_root(bundle.ROOT + "/configs/..") == bundle.ROOT
+
+
+def test_a_root_without_a_package_of_that_name_passes(tmp_path):
+    assert bundle.check_root(str(tmp_path)) == bundle.ROOT
+
+
+def test_another_copy_at_the_given_root_is_refused(tmp_path):
+    with pytest.raises(RuntimeError, match="already loaded from") as caught:
+        bundle.check_root(make_copy(tmp_path))
+    assert bundle.ROOT in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
+    assert "separate processes" in str(caught.value)
+
+
+def test_another_copy_ahead_on_the_path_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [make_copy(tmp_path), bundle.ROOT, *sys.path])
+    with pytest.raises(RuntimeError, match="already loaded from"):
+        bundle.check_root(bundle.ROOT)
+
+
+def test_another_copy_behind_on_the_path_passes(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [bundle.ROOT, make_copy(tmp_path), *sys.path])
+    assert bundle.check_root(bundle.ROOT) == bundle.ROOT

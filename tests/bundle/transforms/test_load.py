@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import logging
+import zlib
+from itertools import permutations
+
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+
+from bundle.data.volumes import CaseError
+from bundle.modalities import BRATS_MODALITIES
+from bundle.transforms.load import LoadModalitiesd, case_file_name
+
+SHAPE = (10, 20, 30)
+AFFINE = np.diag([1.0, 2.0, 3.0, 1.0])
+
+
+def load(image, case=None, **options):
+    item = {"image": image} if case is None else {"image": image, "case": case}
+    return LoadModalitiesd("image", BRATS_MODALITIES, **options)(item)
+
+
+@pytest.fixture
+def gap_case(write_volume):
+    """T1 and FLAIR of case A."""
+    return {m: write_volume(f"A/A_{m}.nii.gz", i, AFFINE) for i, m in enumerate(("t1", "flair"))}
+
+
+@pytest.fixture
+def from_dict(gap_case):
+    return load({**gap_case, "t2": None}, "A")
+
+
+def test_a_dict_with_gaps_makes_an_image_with_zeros_in_vocabulary_order(from_dict):
+    image = from_dict["image"]
+    assert isinstance(image, MetaTensor)
+    assert image.dtype == torch.float32
+    assert image.shape == (4, *SHAPE)
+    assert np.array_equal(image.affine, AFFINE)
+    assert from_dict["present"].dtype == torch.bool
+    assert from_dict["present"].tolist() == [True, False, False, True]
+    assert not image[1:3].any()
+    written = np.random.default_rng(1).uniform(1, 2, SHAPE).astype(np.float32)
+    assert np.array_equal(image[3], written)
+
+
+def test_a_list_in_any_order_and_with_nulls_makes_the_same_image(gap_case, from_dict):
+    for files in permutations([gap_case["t1"], gap_case["flair"], None, ""]):
+        item = load(list(files))
+        assert torch.equal(item["image"], from_dict["image"])
+        assert torch.equal(item["present"], from_dict["present"])
+        assert item["case"] == "A"
+
+
+def test_a_folder_makes_the_same_image_and_ignores_what_is_no_modality(
+    gap_case, from_dict, write_volume
+):
+    folder = write_volume("A/A_seg.nii.gz", np.zeros(SHAPE, np.uint8)).parent
+    (folder / "notes.txt").write_text("t1", encoding="utf-8")
+    item = load(str(folder))
+    assert torch.equal(item["image"], from_dict["image"])
+    assert item["case"] == "A"
+
+
+def test_one_file_brings_its_siblings_but_no_other_case(gap_case, from_dict, write_volume):
+    write_volume("A/B_t2.nii.gz", 7)
+    for path in gap_case.values():
+        item = load(str(path))
+        assert torch.equal(item["image"], from_dict["image"])
+        assert torch.equal(item["present"], from_dict["present"])
+        assert item["case"] == "A"
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("A_T1.nii.gz", "A_FLAIR.nii.gz"),
+        ("BraTS-GLI-00000-000-t1n.nii.gz", "BraTS-GLI-00000-000-t2f.nii.gz"),
+        ("t1.nii", "flair.nii"),
+    ],
+)
+def test_names_in_upper_case_of_2023_and_without_prefix_are_understood(write_volume, first, second):
+    path = write_volume(f"case/{first}", 0, AFFINE)
+    write_volume(f"case/{second}", 1, AFFINE)
+    for source in (path, path.parent, [path.parent / second, path]):
+        assert load(source)["present"].tolist() == [True, False, False, True]
+
+
+def test_an_own_vocabulary_and_own_endings_work(write_volume):
+    files = [write_volume("P_ct.nii.gz", 0), write_volume("P_suv.nii.gz", 1)]
+    item = LoadModalitiesd("image", ("pet", "ct"), {"pet": ["suv"]})({"image": files})
+    assert item["present"].tolist() == [True, True]
+    assert torch.equal(
+        item["image"][1], LoadModalitiesd("image", ("ct", "x"))({"image": files[0]})["image"][0]
+    )
+
+
+def test_a_4d_file_goes_by_position_and_its_blank_channels_are_absent(write_volume, from_dict):
+    voxels = np.moveaxis(from_dict["image"].numpy(), 0, -1)
+    item = load(str(write_volume("B_all.nii.gz", voxels, AFFINE)), "B")
+    assert torch.equal(item["image"], from_dict["image"])
+    assert torch.equal(item["present"], from_dict["present"])
+    assert np.array_equal(item["image"].affine, AFFINE)
+
+
+@pytest.mark.parametrize("value", [0, 5])
+def test_a_constant_volume_is_absent_and_the_warning_names_its_file(
+    gap_case, write_volume, caplog, value
+):
+    blank = write_volume("A/A_t2.nii.gz", np.full(SHAPE, value, np.float32), AFFINE)
+    with caplog.at_level(logging.WARNING):
+        item = load({**gap_case, "t2": blank}, "A")
+    assert item["present"].tolist() == [True, False, False, True]
+    assert not item["image"][2].any()
+    assert f"case A: {blank} is constant: 't2' counts as absent" in caplog.text
+
+
+def test_the_copy_stays_as_scanned(gap_case):
+    item = load(gap_case, "A", copy_key="scan")
+    item["image"].zero_()
+    assert item["scan"][0].any()
+
+
+def test_no_key_begins_with_the_image_key(gap_case):
+    # MONAI's Spacingd would take `image_*` for the image's metadata.
+    assert set(load(gap_case, "A", copy_key="scan")) == {"image", "case", "present", "scan"}
+
+
+def test_written_files_are_named_after_the_case(from_dict):
+    assert case_file_name(from_dict["image"].meta, None) == {"subject": "A", "idx": None}
+
+
+def test_two_files_for_one_modality_are_refused(write_volume):
+    files = [write_volume("A/A_t1ce.nii.gz"), write_volume("A/A_t1c.nii.gz")]
+    for source in (files, files[0].parent, files[0]):
+        with pytest.raises(
+            CaseError, match=r"case A: two files for 't1ce', .*A_t1c.* and .*\. Exp"
+        ):
+            load(sorted(source) if isinstance(source, list) else source, "A")
+
+
+def test_a_list_entry_that_tells_no_modality_is_refused_not_read_by_position(
+    gap_case, write_volume
+):
+    strange = write_volume("A/A_scan3.nii.gz")
+    with pytest.raises(
+        CaseError, match=r"case A: the name of .*A_scan3.* _t1ce \(t1ce\).*position"
+    ):
+        load([gap_case["t1"], strange], "A")
+    with pytest.raises(CaseError, match=r"A_scan3.* tells no modality"):
+        load(strange, "A")
+
+
+def test_an_unknown_key_is_refused(gap_case):
+    with pytest.raises(ValueError, match=r"case A: unknown modality 'pd'.*Correct the name"):
+        load({**gap_case, "pd": "A_pd.nii.gz"}, "A")
+
+
+@pytest.mark.parametrize("form", ["dict", "list", "file"])
+def test_a_missing_file_is_named(tmp_path, gap_case, form):
+    missing = tmp_path / "A" / "A_t2.nii.gz"
+    source = {"dict": {**gap_case, "t2": missing}, "list": [missing], "file": missing}[form]
+    with pytest.raises(CaseError, match=r"case A: file .*A_t2\.nii\.gz does not exist"):
+        load(source, "A")
+
+
+def test_a_case_without_files_is_refused(tmp_path):
+    for source in ({"t1": None}, [None], tmp_path):
+        with pytest.raises(CaseError, match=r"case A: no modality is recognisable.*A_t1\.nii\.gz"):
+            load(source, "A")
+
+
+def test_differing_grids_name_both_files(gap_case, write_volume):
+    other = write_volume("A/A_t2.nii.gz", np.random.rand(10, 20, 31).astype(np.float32), AFFINE)
+    with pytest.raises(CaseError, match=r"(?s)case A: .*\(10, 20, 30\).*_t1.*\(10, 20, 31\).*A_t2"):
+        load({**gap_case, "t2": other}, "A")
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_voxels_that_are_no_numbers_are_refused(write_volume, bad):
+    voxels = np.random.rand(*SHAPE).astype(np.float32)
+    voxels[1, 2, 3] = bad
+    with pytest.raises(
+        CaseError, match=r"case A: A_t1\.nii\.gz holds 1 voxels that are NaN or inf"
+    ):
+        load({"t1": write_volume("A_t1.nii.gz", voxels)}, "A")
+    four = np.stack([voxels] * 4, axis=-1)
+    with pytest.raises(CaseError, match=r"case A: A\.nii\.gz holds 4 voxels that are NaN or inf"):
+        load(write_volume("A.nii.gz", four), "A")
+
+
+def test_a_case_with_nothing_but_constants_is_refused(write_volume):
+    blank = write_volume("A_t1.nii.gz", np.zeros(SHAPE, np.float32))
+    with pytest.raises(CaseError, match=r"case A: nothing is present, .*Take the case out"):
+        load({"t1": blank}, "A")
+
+
+@pytest.mark.parametrize("shape", [(4, 5, 6, 3), (4, 5, 6, 4, 2)])
+def test_a_4d_file_of_another_length_is_refused(write_volume, shape):
+    path = write_volume("A.nii.gz", np.ones(shape, np.float32))
+    with pytest.raises(
+        CaseError, match=r"case A: A\.nii\.gz must have 4 dimensions, the last of length 4"
+    ):
+        load(path, "A")
+
+
+@pytest.mark.parametrize("damage", [b"", b"\xff" * 1000], ids=["cut", "overwritten"])
+def test_a_damaged_4d_file_is_a_case_error(write_volume, damage):
+    path = write_volume("A.nii", np.random.rand(*SHAPE, 4).astype(np.float32))
+    packer = zlib.compressobj(wbits=31)
+    sound = packer.compress(path.read_bytes()[:50_000]) + packer.flush(zlib.Z_FULL_FLUSH)
+    path.with_suffix(".nii.gz").write_bytes(sound + damage)
+    with pytest.raises(CaseError, match=r"case A: .*A\.nii\.gz cannot be read"):
+        load(path.with_suffix(".nii.gz"), "A")
+
+
+def test_a_4d_file_without_usable_affine_is_refused_as_3d_ones_are(write_volume):
+    flat = np.eye(4)
+    flat[:, 1] = flat[:, 0]
+    path = write_volume("A.nii.gz", np.random.rand(4, 5, 6, 4).astype(np.float32), flat)
+    with pytest.raises(CaseError, match=r"case A: A\.nii\.gz has no usable affine"):
+        load(path, "A")
