@@ -163,6 +163,28 @@ class BestModel:
         self.metric, self.epoch = float(state["metric"]), int(state["epoch"])
 
 
+class FinalModel:
+    """Keep the network as it is when training ends; for data without validation cases.
+
+    Args:
+        network: the deployed network, without what exists only in training.
+        path: where to, usually `models/model.pt`.
+    """
+
+    def __init__(self, network: nn.Module, path: str) -> None:
+        self.network = network
+        self.path = Path(path)
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to the trainer."""
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Save the flat state dict."""
+        save_atomically(self.network.state_dict(), self.path)
+        logger.info(f"no validation cases: kept the last epoch's network in {self.path}")
+
+
 class TrainingState:
     """Save all that training needs to go on, and take it up again; attach last to the trainer.
 

@@ -55,6 +55,27 @@ def cached_cases(
     )
 
 
+def labelled_cases(
+    datalist: Mapping[str, Sequence[dict[str, Any]]], section: str
+) -> Sequence[dict[str, Any]]:
+    """Return a section's cases, all of them labelled.
+
+    Raises:
+        ValueError: no such section, no case in it, or cases without a label, which are named.
+    """
+    if section not in datalist:
+        raise ValueError(f"expected a section of the datalist, {list(datalist)}, got {section!r}")
+    cases = datalist[section]
+    unlabelled = [str(item.get("case")) for item in cases if not item.get("label")]
+    if not cases or unlabelled:
+        raise ValueError(
+            f"expected labelled cases in '{section}' to evaluate, got {len(cases)} cases, without "
+            f"label: {unlabelled or 'none'}. Add labels, or choose another section of the datalist "
+            "with --evaluate_section."
+        )
+    return cases
+
+
 def formable(item: Mapping[str, Any], subset: Subset) -> bool:
     """True = the case has every modality of the subset, as far as the datalist tells."""
     image = item["image"]
@@ -99,9 +120,6 @@ class CaseSubsets(Dataset):
             through them from case to case (cheap validation that still sees every kind of gap); or
             a list such as ["t1+t2", "flair"].
         cache_dir: as in `cached_cases`.
-
-    Raises:
-        ValueError: no case, or cases without a label.
     """
 
     def __init__(
@@ -112,12 +130,6 @@ class CaseSubsets(Dataset):
         subsets: str | Sequence[str] = "all",
         cache_dir: str | None = None,
     ) -> None:
-        unlabelled = [str(item.get("case")) for item in data if not item.get("label")]
-        if not data or unlabelled:
-            raise ValueError(
-                f"expected labelled cases to evaluate, got {len(data)} cases, without label: "
-                f"{unlabelled or 'none'}. Add labels, or choose another section of the datalist."
-            )
         self.data = data
         self.cases = cached_cases(data, transform, cache_dir)
         self.modalities = tuple(modalities)

@@ -10,7 +10,7 @@ import torch
 from monai.data import DataLoader
 from monai.transforms import Compose, Lambdad, MapTransform, Orientationd, RandLambdad, Spacingd
 
-from bundle.datasets import CaseSubsets, cached_cases, plan_subsets
+from bundle.datasets import CaseSubsets, cached_cases, labelled_cases, plan_subsets
 from bundle.modalities import BRATS_MODALITIES, all_subsets, names_of, presence
 from bundle.transforms.load import LoadModalitiesd
 
@@ -105,10 +105,13 @@ def test_subsets_that_lead_nowhere_are_refused(subsets, message):
 
 
 def test_evaluating_nothing_or_the_unlabelled_is_refused():
-    with pytest.raises(ValueError, match="expected labelled cases to evaluate, got 0 cases"):
-        CaseSubsets([], chain(), BRATS_MODALITIES)
+    datalist = {"testing": [], "training": [{"case": "B", "image": {"t1": "x"}}]}
+    with pytest.raises(ValueError, match="expected labelled cases in 'testing' .* got 0 cases"):
+        labelled_cases(datalist, "testing")
     with pytest.raises(ValueError, match=r"got 1 cases, without label: \['B'\]\. Add labels"):
-        CaseSubsets([{"case": "B", "image": {"t1": "x"}}], chain(), BRATS_MODALITIES)
+        labelled_cases(datalist, "training")
+    with pytest.raises(ValueError, match=r"\['testing', 'training'\], got 'test'"):
+        labelled_cases(datalist, "test")
 
 
 def test_subsets_are_collated_into_batches(cases):

@@ -129,3 +129,13 @@ def test_output_folder_must_be_writable(workflow, tiny, tmp_path):
     with pytest.raises(RuntimeError, match="Failed to") as refused:
         train(workflow, tiny | {"output_dir": str(tmp_path / "file" / "out")})
     assert "expected a folder that can be written" in repr(refused.getrepr(style="native"))
+
+
+def test_without_validation_cases_the_last_network_is_kept(workflow, tiny, phantom, tmp_path):
+    datalist = json.loads(phantom.read_text()) | {"validation": []}
+    path = phantom.parent / "no_validation.json"
+    path.write_text(json.dumps(datalist))
+    train(workflow, tiny | {"datalist_file": str(path), "max_epochs": 1})
+    saved = state(tiny["output_dir"])["method"]
+    for name, value in weights(tiny["ckpt_dir"]).items():
+        assert torch.equal(value, saved[f"network.{name}"])
