@@ -106,7 +106,7 @@ def test_subsets_that_lead_nowhere_are_refused(subsets, message):
 
 def test_evaluating_nothing_or_the_unlabelled_is_refused():
     datalist = {"testing": [], "training": [{"case": "B", "image": {"t1": "x"}}]}
-    with pytest.raises(ValueError, match="expected labelled cases in 'testing' .* got 0 cases"):
+    with pytest.raises(ValueError, match=r"expected labelled cases in 'testing' .* got 0 cases"):
         labelled_cases(datalist, "testing")
     with pytest.raises(ValueError, match=r"got 1 cases, without label: \['B'\]\. Add labels"):
         labelled_cases(datalist, "training")
