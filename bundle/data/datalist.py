@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 from bundle.atomic import write_text_atomically
 from bundle.data.checks import CheckMemo, Checks, check_cases, file_state, item_files
-from bundle.data.filenames import file_endings, find_cases, split_name
+from bundle.data.filenames import file_endings, split_name, survey
 from bundle.modalities import check_known
 from bundle.regions import Regions, known_labels
 
@@ -121,12 +121,7 @@ def read_datalist(
         sections[section], bad = check_cases(labelled, checks, remembered, f"checking {section}")
         problems += unlabelled + bad
     remembered.save()
-    if on_bad == "raise":
-        _raise_all(path, problems)
-    for problem in problems:
-        logger.warning("left out: %s", problem)
-    if not any(sections.values()):
-        _raise_all(path, problems)
+    _settle(path, problems, on_bad, any(sections.values()))
     return sections
 
 
@@ -146,39 +141,59 @@ def write_datalist(datalist: Mapping[str, Any], path: str | Path) -> None:
 
 
 def inference_cases(
-    source: str | Path, modalities: Sequence[str], section: str = "testing"
+    source: str | Path,
+    modalities: Sequence[str],
+    section: str = "testing",
+    check: Literal["voxels", "headers", "none"] = "voxels",
+    on_bad: Literal["raise", "drop"] = "drop",
 ) -> list[Item]:
-    """List the cases to segment.
+    """List the cases to segment; they are checked first, so that a bad one costs no other.
 
     Args:
         source: a datalist (.json), a folder of cases or of one case, or one NIfTI file: a 4D volume
             or any one modality of a case.
         modalities: the vocabulary.
         section: which part of a datalist to take.
+        check: as in `read_datalist`.
+        on_bad: "drop" logs the bad cases and leaves them out, "raise" refuses to start.
 
     Returns:
-        Datalist items with absolute paths. For a single NIfTI file `image` is its path as a string.
+        Datalist items with absolute paths, without labels. For a single NIfTI file `image` is its
+        path as a string, and the check is left to the transform that loads it.
 
     Raises:
-        ValueError: the datalist or the folder cannot be used, or the section holds no case.
+        ValueError: the datalist or the folder cannot be used, or no usable case is left.
         FileNotFoundError: `source` does not exist.
     """
+    _check_choice("check", check, ("voxels", "headers", "none"))
+    _check_choice("on_bad", on_bad, ("raise", "drop"))
     source = Path(source).absolute()
+    if source.name.lower().endswith((".nii", ".nii.gz")) and source.is_file():
+        case, _ = split_name(source, file_endings(modalities))
+        return [{"case": case or source.parent.name, "image": str(source)}]
+    found, ambiguous = _find_items(source, modalities, section)
+    items = [{"case": item["case"], "image": item["image"]} for item in found]
+    checks = Checks(tuple(modalities), (), {}, check)
+    good, bad = check_cases(items, checks, CheckMemo(None, checks), "checking")
+    _settle(source, ambiguous + bad, on_bad, bool(good))
+    return good
+
+
+def _find_items(
+    source: Path, modalities: Sequence[str], section: str
+) -> tuple[list[Item], list[str]]:
     if source.is_dir():
-        return find_cases(source, modalities)
+        return survey(source, modalities)
     if not source.is_file():
         raise FileNotFoundError(
             f"{source} does not exist. Expected a datalist (.json), a folder of cases, "
             "or a NIfTI file (.nii, .nii.gz)."
         )
-    if source.name.lower().endswith((".nii", ".nii.gz")):
-        case, _ = split_name(source, file_endings(modalities))
-        return [{"case": case or source.parent.name, "image": str(source)}]
     _check_choice("section", section, SECTIONS)
     items = load_datalist(source, modalities)[section]
     if not items:
         raise ValueError(f"{source}: no case under '{section}'. Choose one of {list(SECTIONS)}.")
-    return items
+    return items, []
 
 
 def hash_case(item: Mapping[str, Any]) -> bytes:
@@ -295,6 +310,14 @@ def _split_labelled(items: Iterable[Item], section: str) -> tuple[list[Item], li
 def _check_choice(parameter: str, value: str, choices: Sequence[str]) -> None:
     if value not in choices:
         raise ValueError(f"{parameter}: expected one of {list(choices)}, got {value!r}")
+
+
+def _settle(path: Path, problems: Sequence[str], on_bad: str, any_left: bool) -> None:
+    """Raise the problems, or log them where the bad cases are to be left out and others remain."""
+    if on_bad == "raise" or not any_left:
+        _raise_all(path, problems)
+    for problem in problems:
+        logger.warning("left out: %s", problem)
 
 
 def _raise_all(path: Path, problems: Sequence[str]) -> None:

@@ -152,3 +152,20 @@ def test_one_file_finds_its_siblings(workflow, tiny, tmp_path, monkeypatch):
     source = tmp_path / "in" / "case" / "case_flair.nii.gz"
     files = segment(workflow, tiny | {"spacing": [1.0] * 3}, source, tmp_path, monkeypatch)
     np.testing.assert_array_equal(np.asanyarray(files["case_seg.nii.gz"].dataobj), labels)
+
+
+def test_a_broken_case_costs_no_other(workflow, tiny, tmp_path, monkeypatch, capsys):
+    labels = write_case(tmp_path / "in" / "case", GRIDS["LPS"])
+    write_case(tmp_path / "in" / "cut", GRIDS["LPS"])
+    cut = tmp_path / "in" / "cut" / "cut_t2.nii.gz"
+    cut.write_bytes(cut.read_bytes()[:-2000])
+    settings = tiny | {"spacing": [1.0] * 3}
+    files = segment(workflow, settings, tmp_path / "in", tmp_path, monkeypatch)
+    assert set(files) == {"case_seg.nii.gz"}
+    np.testing.assert_array_equal(np.asanyarray(files["case_seg.nii.gz"].dataobj), labels)
+    assert f"left out: case cut: {cut} cannot be read" in capsys.readouterr().out
+    with pytest.raises(RuntimeError) as refused:
+        segment(
+            workflow, settings | {"on_bad_case": "raise"}, tmp_path / "in", tmp_path, monkeypatch
+        )
+    assert f"case cut: {cut} cannot be read" in repr(refused.getrepr(style="native"))
