@@ -8,7 +8,7 @@ RUN := $(BIN)/python -m monai.bundle run --config_file
 # threads, were 17 times slower than with this, and one alone is as fast.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test check format metadata clean
+.PHONY: demo test check metadata clean
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -11,6 +11,21 @@ __version__ = "0.1.0"
 ROOT = str(Path(__file__).resolve().parent.parent)
 
 
+def flag(value: object) -> bool:
+    """Read a switch that came from a config or from the command line.
+
+    python-fire hands `--resume false` over as the text 'false', which Python would take for true.
+
+    Raises:
+        ValueError: neither true nor false.
+    """
+    known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    text = str(value).strip().lower()
+    if text not in known:
+        raise ValueError(f"expected true or false, got {value!r}")
+    return known[text]
+
+
 def check_root(bundle_root: str) -> str:
     """Make sure that the code in memory belongs to the bundle whose config is being read.
 

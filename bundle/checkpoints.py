@@ -102,6 +102,14 @@ def load_weights(network: nn.Module, path: str, device: torch.device | str = "cp
     logger.info(f"loaded {len(fits)} of {len(own)} tensors from {path}")
 
 
+def keep_previous(path: Path) -> None:
+    """Copy a file to `<name>.previous`, so that a new training does not end an old one's life."""
+    if path.exists():
+        kept = path.with_name(f"{path.name}.previous")
+        shutil.copy2(path, kept)
+        logger.info(f"kept what was in {path} as {kept.name}")
+
+
 class WeightsLoader:
     """Handler that loads trained weights into a network when the engine starts.
 
@@ -126,8 +134,8 @@ class WeightsLoader:
 class BestModel:
     """Keep the network with the best key metric as a flat state dict; attach to the validator.
 
-    MONAI's CheckpointSaver does the same but deletes the previous file before it writes the next,
-    and forgets the best value on resuming.
+    MONAI's CheckpointSaver and ignite's Checkpoint do the same but delete the previous file before
+    they write the next, and lose the best value on resuming or store it inside the weights.
 
     Args:
         network: the deployed network, without what exists only in training.
@@ -150,39 +158,47 @@ class BestModel:
         # Written so that NaN, which compares false with everything, is never the best.
         if not metric > self.metric:
             return
-        save_atomically(self.network.state_dict(), self.path)
+        self.save()
         self.metric, self.epoch = metric, engine.state.epoch
         logger.info(f"best so far: {metric:.4f} in epoch {self.epoch}, saved to {self.path}")
+
+    def save(self) -> None:
+        """Write the network as it is; the first time, keep what another training left there."""
+        if not self.epoch:
+            keep_previous(self.path)
+        save_atomically(self.network.state_dict(), self.path)
 
     def state_dict(self) -> dict[str, float]:
         """Return the best value and its epoch."""
         return {"metric": self.metric, "epoch": self.epoch}
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
-        """Take up a former best value."""
+        """Take up a former best value, unless the network that reached it is gone."""
+        if state["epoch"] and not self.path.exists():
+            logger.warning(f"{self.path} is gone: the next validation counts as the best")
+            return
         self.metric, self.epoch = float(state["metric"]), int(state["epoch"])
 
 
 class FinalModel:
-    """Keep the network as it is when training ends; for data without validation cases.
+    """Keep the last network where no validation chose one: no such cases, or a short training.
 
     Args:
-        network: the deployed network, without what exists only in training.
-        path: where to, usually `models/model.pt`.
+        best: the best model so far, and where it goes.
     """
 
-    def __init__(self, network: nn.Module, path: str) -> None:
-        self.network = network
-        self.path = Path(path)
+    def __init__(self, best: BestModel) -> None:
+        self.best = best
 
     def attach(self, engine: Engine) -> None:
         """Attach to the trainer."""
         engine.add_event_handler(Events.COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Save the flat state dict."""
-        save_atomically(self.network.state_dict(), self.path)
-        logger.info(f"no validation cases: kept the last epoch's network in {self.path}")
+        """Save the flat state dict, unless a best one has been saved."""
+        if not self.best.epoch:
+            self.best.save()
+            logger.info(f"nothing was validated: kept the last network in {self.best.path}")
 
 
 class TrainingState:
@@ -214,30 +230,55 @@ class TrainingState:
         if epoch % self.interval and epoch != engine.state.max_epochs:
             return
         content = {name: part.state_dict() for name, part in self.objects.items()}
-        content["progress"] = {"epoch": epoch, "epoch_length": engine.state.epoch_length}
+        # Absent on engines that are not MONAI trainers, None without mixed precision.
+        if getattr(engine, "scaler", None) is not None:
+            content["scaler"] = engine.scaler.state_dict()
+        content["progress"] = {
+            "epoch": epoch,
+            "epoch_length": engine.state.epoch_length,
+            "max_epochs": engine.state.max_epochs,
+        }
         save_atomically(content, self.path)
 
     def load(self, engine: Engine) -> None:
         """Take up a former state.
 
+        Without `resume`, what another training left at the path is kept as `.previous`.
+
         Raises:
-            ValueError: the file lacks a part that this config has, or has one that it lacks.
+            ValueError: the file lacks a part that this config has or has one that it lacks, a part
+                does not fit, or the training was planned for another number of epochs.
         """
         if not self.resume:
+            keep_previous(self.path)
             return
         if not self.path.exists():
             logger.info(f"nothing to resume in {self.path}: training starts at epoch 1")
             return
         content = _read(self.path, engine.state.device)
-        progress = content.pop("progress", None)
+        progress, scaler = content.pop("progress", None), content.pop("scaler", None)
         if progress is None or set(content) != set(self.objects):
             held = sorted(content)[:8]
             raise ValueError(
                 f"{self.path} holds {held}, this config expects {sorted(self.objects)}. "
                 "Resume with the config that wrote it, or start anew without --resume."
             )
+        if progress["max_epochs"] != engine.state.max_epochs:
+            raise ValueError(
+                f"{self.path} is a training planned for {progress['max_epochs']} epochs, whose "
+                f"learning rate ends there, not for {engine.state.max_epochs}. Resume it with "
+                f"--max_epochs {progress['max_epochs']}, or start anew."
+            )
         for name, part in self.objects.items():
-            part.load_state_dict(content[name])
+            try:
+                part.load_state_dict(content[name])
+            except (RuntimeError, ValueError, KeyError) as error:
+                raise ValueError(
+                    f"{self.path}: its {name} does not fit this config ({error}). Resume with the "
+                    "config that wrote it, or start anew."
+                ) from error
+        if scaler is not None and getattr(engine, "scaler", None) is not None:
+            engine.scaler.load_state_dict(scaler)
         if progress["epoch_length"] != engine.state.epoch_length:
             logger.warning(
                 f"the data changed: an epoch had {progress['epoch_length']} iterations, now it has "

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import count as count_from
+from math import gcd
 from typing import Any
 
 import numpy as np
@@ -69,9 +71,9 @@ def labelled_cases(
     unlabelled = [str(item.get("case")) for item in cases if not item.get("label")]
     if not cases or unlabelled:
         raise ValueError(
-            f"expected labelled cases in '{section}' to evaluate, got {len(cases)} cases, without "
-            f"label: {unlabelled or 'none'}. Add labels, or choose another section of the datalist "
-            "with --evaluate_section."
+            f"expected labelled cases in '{section}', got {len(cases)} cases, without label: "
+            f"{unlabelled or 'none'}. Add cases or labels; to evaluate another section of the "
+            "datalist, name it with --evaluate_section."
         )
     return cases
 
@@ -102,11 +104,16 @@ def plan_subsets(
     for index, item in enumerate(data):
         here = [subset for subset in wanted if formable(item, subset)]
         if subsets == "rotate":
-            here = [here[index % len(here)]]
+            here = [here[index * _stride(len(here)) % len(here)]]
         pairs += [(index, subset) for subset in here]
     if data and not pairs:
         raise ValueError(f"no case has all modalities of any of {subsets}: nothing to evaluate")
     return pairs
+
+
+def _stride(count: int) -> int:
+    """Step that visits every one of `count` places and keeps neighbours far apart."""
+    return next(step for step in count_from(round(0.6 * count)) if gcd(step, count) == 1)
 
 
 class CaseSubsets(Dataset):
@@ -116,8 +123,9 @@ class CaseSubsets(Dataset):
         data: datalist items.
         transform: deterministic transforms that yield `image` (M, D, H, W) and `present` (M,).
         modalities: the vocabulary.
-        subsets: "all" = every subset that a case can form; "rotate" = one subset a case, walking
-            through them from case to case (cheap validation that still sees every kind of gap); or
+        subsets: "all" = every subset that a case can form; "rotate" = one subset a case, striding
+            through them from case to case (cheap validation; few cases still see small and large
+            gaps, as many cases as there are subsets see every one); or
             a list such as ["t1+t2", "flair"].
         cache_dir: as in `cached_cases`.
     """

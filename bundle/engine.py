@@ -50,7 +50,7 @@ class MethodIteration:
             The loss terms by name and their sum as `loss`, detached.
 
         Raises:
-            FloatingPointError: the loss is NaN or infinite; nothing has been stepped.
+            FloatingPointError: loss or gradient is NaN or infinite; nothing has been stepped.
         """
         method, optimizer = engine.network, engine.optimizer
         batch = to_device(batchdata, engine.state.device)
@@ -70,7 +70,7 @@ class MethodIteration:
         )
         engine.fire_event(IterationEvents.BACKWARD_COMPLETED)
         if last:
-            self._step(engine)
+            self._step(engine, batch)
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
         return output
 
@@ -82,12 +82,14 @@ class MethodIteration:
         closes = (index + 1) % steps == 0 or index + 1 == engine.state.epoch_length
         return index % steps == 0, closes
 
-    def _step(self, engine: SupervisedTrainer) -> None:
+    def _step(self, engine: SupervisedTrainer, batch: Mapping[str, Any]) -> None:
         parameters = [p for group in engine.optimizer.param_groups for p in group["params"]]
         if engine.scaler is not None:
             engine.scaler.unscale_(engine.optimizer)
-        if self.clip_norm is not None:
-            clip_grad_norm_(parameters, self.clip_norm)
+        norm = clip_grad_norm_(parameters, self.clip_norm or float("inf"))
+        # A scaler skips such a step by itself and tries again with a smaller scale.
+        if engine.scaler is None and not torch.isfinite(norm):
+            raise FloatingPointError(_not_finite("gradient", f"norm {norm:g}", batch, engine))
         if engine.scaler is not None:
             engine.scaler.step(engine.optimizer)
             engine.scaler.update()
@@ -101,12 +103,16 @@ class MethodIteration:
         if np.isfinite(output["loss"]):
             return
         terms = ", ".join(f"{name} {value:g}" for name, value in output.items())
-        raise FloatingPointError(
-            f"the loss is not finite in epoch {engine.state.epoch}, iteration "
-            f"{engine.state.iteration} ({terms}); cases of the batch: {batch.get('case')}. "
-            "Nothing was stepped and the last checkpoint is kept. Look at these cases, or lower "
-            "the learning rate, and continue with --resume true."
-        )
+        raise FloatingPointError(_not_finite("loss", terms, batch, engine))
+
+
+def _not_finite(what: str, values: str, batch: Mapping[str, Any], engine: Engine) -> str:
+    return (
+        f"the {what} is not finite in epoch {engine.state.epoch}, iteration "
+        f"{engine.state.iteration} ({values}); cases of the batch: {batch.get('case')}. "
+        "Nothing was stepped and the last checkpoint is kept. Look at these cases, or lower "
+        "the learning rate, and continue with --resume true."
+    )
 
 
 class MethodHandlers:

@@ -21,6 +21,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from bundle import __version__
 from bundle.atomic import write_text_atomically
 from bundle.data.checks import CheckMemo, Checks, check_cases, file_state, item_files
 from bundle.data.filenames import file_endings, split_name, survey
@@ -81,6 +82,7 @@ def read_datalist(
     check: Literal["voxels", "headers", "none"] = "voxels",
     memo: str | Path | None = None,
     on_bad: Literal["raise", "drop"] = "raise",
+    sections: Sequence[str] = SECTIONS,
 ) -> dict[str, list[Item]]:
     """Read a datalist whose every case can be trusted in training.
 
@@ -93,10 +95,12 @@ def read_datalist(
             "headers" only compares the voxel grids, "none" only looks whether the files exist.
         memo: a JSON file that remembers good cases by path, size and modification time.
         on_bad: "raise" refuses the datalist; "drop" logs the bad cases and leaves them out.
+        sections: the ones to check and return; the others' files are not looked at.
 
     Returns:
-        {section: items} for all three sections. An item holds `case`, `image` {modality: absolute
-        path} in vocabulary order without blank volumes, and `label` and `site` where given.
+        {section: items} for the sections asked for. An item holds `case`, `image` {modality:
+        absolute path} in vocabulary order without blank volumes, and `label` and `site` where
+        given.
 
     Raises:
         ValueError: as `load_datalist`; a patient in two sections; a training or validation case
@@ -114,15 +118,16 @@ def read_datalist(
         check,
     )
     remembered = CheckMemo(memo if check == "voxels" else None, checks)
-    sections, problems = {}, []
-    for section in SECTIONS:
+    usable, problems = {}, []
+    for section in sections:
+        _check_choice("sections", section, SECTIONS)
         items = [{k: v for k, v in item.items() if k in _ITEM_KEYS} for item in datalist[section]]
         labelled, unlabelled = _split_labelled(items, section)
-        sections[section], bad = check_cases(labelled, checks, remembered, f"checking {section}")
+        usable[section], bad = check_cases(labelled, checks, remembered, f"checking {section}")
         problems += unlabelled + bad
     remembered.save()
-    _settle(path, problems, on_bad, any(sections.values()))
-    return sections
+    _settle(path, problems, on_bad, any(usable.values()))
+    return usable
 
 
 def write_datalist(datalist: Mapping[str, Any], path: str | Path) -> None:
@@ -197,7 +202,7 @@ def _find_items(
 
 
 def hash_case(item: Mapping[str, Any]) -> bytes:
-    """Hash an item and the state of its files, for the `hash_func` of MONAI's PersistentDataset.
+    """Hash an item, its files' state and the bundle's version: PersistentDataset's `hash_func`.
 
     A file that is written anew changes the hash, so that it never meets the cache of its old self.
 
@@ -208,7 +213,7 @@ def hash_case(item: Mapping[str, Any]) -> bytes:
         FileNotFoundError: a file of the item does not exist.
     """
     states = [file_state(path) for path in item_files(item)]
-    text = json.dumps([dict(item), states], sort_keys=True, default=str)
+    text = json.dumps([__version__, dict(item), states], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest().encode()
 
 

@@ -121,13 +121,14 @@ def _read_names(root: Path, endings: Mapping[str, str]) -> dict[Path, list[_Name
     # os.walk rather than Path.rglob: only it follows the links by which data sets get shared.
     for folder, subfolders, files in os.walk(root, followlinks=True):
         subfolders.sort()
-        volumes = [Path(folder) / f for f in sorted(files) if _is_volume(f)]
+        volumes = [Path(folder) / f for f in sorted(files) if is_volume(f)]
         names = [_Name(path, *split_name(path, endings)) for path in volumes]
         folders[Path(folder)] = [name for name in names if name.role is not None]
     return folders
 
 
-def _is_volume(file: str) -> bool:
+def is_volume(file: str) -> bool:
+    """True = the name is that of a NIfTI file, and not of a hidden one such as macOS leaves."""
     return file.lower().endswith(_EXTENSIONS) and not file.startswith(".")
 
 

@@ -24,6 +24,7 @@ LABEL_TOLERANCE = 0.01
 _UNREADABLE = (
     OSError,
     EOFError,
+    MemoryError,
     ValueError,
     TypeError,
     zlib.error,
@@ -156,8 +157,9 @@ def check_integrity(path: str | Path, case: str) -> None:
 
 
 def is_blank(voxels: np.ndarray) -> bool:
-    """True = the volume is constant (all zero included): it carries nothing, so it is absent."""
-    return bool((voxels == voxels.flat[0]).all()) if voxels.size else True
+    """True = one value wherever it is not 0 (all zero included): no scan, so it is absent."""
+    inside = voxels[voxels != 0]
+    return bool((inside == inside[0]).all()) if inside.size else True
 
 
 def count_labels(path: str | Path, case: str) -> dict[int, int]:

@@ -13,7 +13,7 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
-from bundle.data.filenames import file_endings, split_name
+from bundle.data.filenames import file_endings, is_volume, split_name
 from bundle.data.volumes import (
     CaseError,
     check_grids,
@@ -110,10 +110,7 @@ class LoadModalitiesd(MapTransform):
         elif isinstance(source, (list, tuple)):
             files = self._recognise([Path(path) for path in source if path], case)
         elif Path(source).is_dir():
-            inside = sorted(
-                p for p in Path(source).iterdir() if p.is_file() and ".nii" in p.name.lower()
-            )
-            files = self._recognise(inside, case, strict=False)
+            files = self._recognise(_volumes_in(Path(source)), case, strict=False)
         else:
             files = self._siblings(Path(source), case)
         if not files:
@@ -150,10 +147,9 @@ class LoadModalitiesd(MapTransform):
         prefix, role = split_name(path, self.endings)
         if role not in self.modalities:
             return self._recognise([path], case)
-        same = [p for p in sorted(path.parent.iterdir()) if ".nii" in p.name.lower()]
-        return self._recognise(
-            [p for p in same if split_name(p, self.endings)[0] == prefix], case, strict=False
-        )
+        near = _volumes_in(path.parent)
+        same = [other for other in near if split_name(other, self.endings)[0] == prefix]
+        return self._recognise(same, case, strict=False)
 
     def _load_files(self, files: Files, case: str) -> tuple[np.ndarray, np.ndarray]:
         grids = {path: read_grid(path, case) for path in files.values()}
@@ -189,6 +185,10 @@ class LoadModalitiesd(MapTransform):
         return ", ".join(
             f"_{end} ({name})" for end, name in self.endings.items() if name in self.modalities
         )
+
+
+def _volumes_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_file() and is_volume(path.name))
 
 
 def _is_4d(source: Any, case: str) -> bool:

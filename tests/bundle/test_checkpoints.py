@@ -177,17 +177,29 @@ def test_the_best_network_is_a_flat_state_dict(tmp_path):
 
 def test_the_former_best_holds_after_resuming(tmp_path):
     best = BestModel(nn.Linear(1, 1), str(tmp_path / "model.pt"))
+    (tmp_path / "model.pt").write_bytes(b"epoch 7")
     best.load_state_dict({"metric": 0.5, "epoch": 7})
     best(validated(0.4, 8))
-    assert not (tmp_path / "model.pt").exists()
+    assert (tmp_path / "model.pt").read_bytes() == b"epoch 7"
     best(validated(0.6, 9))
     assert best.state_dict() == {"metric": 0.6, "epoch": 9}
+    assert not (tmp_path / "model.pt.previous").exists()
+
+
+def test_a_best_network_that_is_gone_is_not_waited_for(tmp_path, caplog):
+    best = BestModel(nn.Linear(1, 1), str(tmp_path / "model.pt"))
+    best.load_state_dict({"metric": 0.5, "epoch": 7})
+    assert "model.pt is gone" in caplog.text
+    best(validated(0.4, 8))
+    assert best.state_dict() == {"metric": 0.4, "epoch": 8}
 
 
 class Training:
     """A training on noise, with momentum and a falling rate, that keeps its state in a folder."""
 
-    def __init__(self, folder: Path, epochs: int, resume: bool = False, **options) -> None:
+    def __init__(
+        self, folder: Path, epochs: int, resume: bool = False, stop: int = 0, **options
+    ) -> None:
         torch.manual_seed(0)
         self.network = nn.Linear(2, 1)
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=0.1)
@@ -203,13 +215,18 @@ class Training:
             "lr_scheduler": self.scheduler,
             "best_model": self.best,
         }
-        self.last = epochs
+        self.last, self.stop = epochs, stop
         EpochSeed(0).attach(self.engine)
         self.engine.add_event_handler(Events.EPOCH_COMPLETED, self.finish_epoch)
         path = str(folder / "state.ckpt")
         TrainingState(path, options.pop("objects", objects), resume=resume, **options).attach(
             self.engine
         )
+        self.engine.add_event_handler(Events.EPOCH_COMPLETED, self.break_off)
+
+    def break_off(self, engine: Engine) -> None:
+        if engine.state.epoch == self.stop:
+            engine.terminate()
 
     def step(self, engine: Engine, batch: int) -> None:
         self.optimizer.zero_grad()
@@ -228,7 +245,7 @@ class Training:
 
 def test_a_resumed_training_equals_an_uninterrupted_one_to_the_bit(tmp_path):
     whole = Training(tmp_path / "whole", 5).run()
-    Training(tmp_path / "parts", 2).run()
+    Training(tmp_path / "parts", 5, stop=2).run()
     resumed = Training(tmp_path / "parts", 5, resume=True).run()
     assert whole.epochs == [1, 2, 3, 4, 5]
     assert resumed.epochs == [3, 4, 5]
@@ -293,7 +310,7 @@ def test_a_file_that_is_no_training_state_is_refused(tmp_path):
 
 
 def test_another_amount_of_data_is_resumed_with_a_warning(tmp_path, caplog):
-    Training(tmp_path, 1).run()
+    Training(tmp_path, 3, stop=1).run()
     resumed = Training(tmp_path, 3, resume=True).run(batches=5)
     assert resumed.epochs == [2, 3]
     assert resumed.engine.state.epoch_length == 5

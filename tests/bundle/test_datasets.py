@@ -77,12 +77,23 @@ def test_an_earlier_subset_takes_nothing_from_a_later_one(cases):
         assert not image[~keep].any()
 
 
-def test_rotate_gives_one_subset_a_case_and_walks_through_all_of_them():
+def test_rotate_gives_one_subset_a_case_and_all_of_them_in_turn():
     data = [{"image": dict.fromkeys(BRATS_MODALITIES, "x")} for _ in range(15)]
     pairs = plan_subsets(data, BRATS_MODALITIES, "rotate")
-    assert pairs == list(enumerate(all_subsets(BRATS_MODALITIES)))
+    assert [index for index, _ in pairs] == list(range(15))
+    assert {subset for _, subset in pairs} == set(all_subsets(BRATS_MODALITIES))
+    # Few cases already see small and large gaps.
+    assert {len(subset) for _, subset in pairs[:4]} == {1, 2, 3}
     data.append({"image": {"t1": "x", "t2": None}})
     assert plan_subsets(data, BRATS_MODALITIES, "rotate")[15] == (15, ("t1",))
+
+
+@pytest.mark.parametrize("modalities", [2, 3, 5, 8])
+def test_rotate_misses_no_subset_of_other_vocabularies(modalities):
+    names = [f"m{i}" for i in range(modalities)]
+    count = 2**modalities - 1
+    data = [{"image": dict.fromkeys(names, "x")} for _ in range(count)]
+    assert len({subset for _, subset in plan_subsets(data, names, "rotate")}) == count
 
 
 def test_a_list_names_the_subsets_and_cases_that_cannot_form_them_are_left_out(cases):
@@ -106,9 +117,11 @@ def test_subsets_that_lead_nowhere_are_refused(subsets, message):
 
 def test_evaluating_nothing_or_the_unlabelled_is_refused():
     datalist = {"testing": [], "training": [{"case": "B", "image": {"t1": "x"}}]}
-    with pytest.raises(ValueError, match=r"expected labelled cases in 'testing' .* got 0 cases"):
+    with pytest.raises(ValueError, match=r"expected labelled cases in 'testing', got 0 cases"):
         labelled_cases(datalist, "testing")
-    with pytest.raises(ValueError, match=r"got 1 cases, without label: \['B'\]\. Add labels"):
+    with pytest.raises(
+        ValueError, match=r"got 1 cases, without label: \['B'\]\. Add cases or labels"
+    ):
         labelled_cases(datalist, "training")
     with pytest.raises(ValueError, match=r"\['testing', 'training'\], got 'test'"):
         labelled_cases(datalist, "test")

@@ -44,3 +44,18 @@ def test_another_copy_ahead_on_the_path_is_refused(tmp_path, monkeypatch):
 def test_another_copy_behind_on_the_path_passes(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", [bundle.ROOT, make_copy(tmp_path), *sys.path])
     assert bundle.check_root(bundle.ROOT) == bundle.ROOT
+
+
+@pytest.mark.parametrize("value", [True, "true", "True", 1, "yes"])
+def test_a_switch_is_on(value):
+    assert bundle.flag(value) is True
+
+
+@pytest.mark.parametrize("value", [False, "false", "False", 0, "no"])
+def test_a_switch_is_off_also_as_text_from_the_command_line(value):
+    assert bundle.flag(value) is False
+
+
+def test_another_word_for_a_switch_is_refused():
+    with pytest.raises(ValueError, match="expected true or false, got 'maybe'"):
+        bundle.flag("maybe")

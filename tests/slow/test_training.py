@@ -139,3 +139,37 @@ def test_without_validation_cases_the_last_network_is_kept(workflow, tiny, phant
     saved = state(tiny["output_dir"])["method"]
     for name, value in weights(tiny["ckpt_dir"]).items():
         assert torch.equal(value, saved[f"network.{name}"])
+
+
+def test_a_training_shorter_than_the_validation_interval_leaves_a_network(workflow, tiny):
+    train(workflow, tiny | {"max_epochs": 1, "val_interval": 5})
+    assert weights(tiny["ckpt_dir"])
+
+
+def test_a_new_training_keeps_what_the_old_one_left(workflow, tiny):
+    train(workflow, tiny | {"max_epochs": 1})
+    old = weights(tiny["ckpt_dir"]), state(tiny["output_dir"])
+    train(workflow, tiny | {"max_epochs": 1, "seed": 1})
+    kept = Path(tiny["ckpt_dir"]) / "model.pt.previous"
+    assert_same(torch.load(kept, weights_only=True), old[0])
+    kept = Path(tiny["output_dir"]) / "training_state.ckpt.previous"
+    assert_same(torch.load(kept, weights_only=True), old[1])
+
+
+def test_resuming_for_another_number_of_epochs_is_refused(workflow, tiny):
+    train(workflow, tiny | {"max_epochs": 1})
+    with pytest.raises(RuntimeError) as refused:
+        train(workflow, tiny | {"max_epochs": 2, "resume": True})
+    text = repr(refused.getrepr(style="native"))
+    assert "planned for 1 epochs" in text
+    assert "--max_epochs 1" in text
+
+
+def test_training_without_cases_is_refused(workflow, tiny, phantom):
+    datalist = json.loads(phantom.read_text()) | {"training": []}
+    path = phantom.parent / "no_training.json"
+    path.write_text(json.dumps(datalist))
+    with pytest.raises(RuntimeError) as refused:
+        train(workflow, tiny | {"datalist_file": str(path)})
+    text = repr(refused.getrepr(style="native"))
+    assert "expected labelled cases in 'training', got 0 cases" in text

@@ -142,8 +142,10 @@ def test_nan_and_infinite_voxels_are_counted(tmp_path):
         read_voxels(path, "A")
 
 
-@pytest.mark.parametrize(("value", "changed", "blank"), [(0, 0, True), (7, 7, True), (0, 1, False)])
-def test_a_constant_volume_is_blank(value, changed, blank):
+@pytest.mark.parametrize(
+    ("value", "changed", "blank"), [(0, 0, True), (7, 7, True), (0, 1, True), (7, 8, False)]
+)
+def test_a_volume_of_one_value_inside_the_brain_is_blank(value, changed, blank):
     voxels = np.full(SHAPE, value, np.float32)
     voxels[3, 4, 5] = changed
     assert is_blank(voxels) is blank

@@ -1,0 +1,89 @@
+"""The whole evaluation, given a network whose right answer is known."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.slow
+
+# Sees WT only in flair, TC only in t2 and ET only in t1ce: a channel out of place, a region out of
+# place or a prediction out of place each costs Dice.
+ORACLE = """
+import torch
+
+class Oracle(torch.nn.Module):
+    def forward(self, image, present=None):
+        t1, t1ce, t2, flair = image.unbind(1)
+        return torch.stack([t2, flair, t1ce], 1) * 1000 - 1
+"""
+REGIONS = {"TC": (1, 4), "WT": (1, 2, 4), "ET": (4,)}
+SHOWN_BY = {"WT": "flair", "TC": "t2", "ET": "t1ce"}
+
+
+def write_data(folder: Path) -> Path:
+    """Write one case in LPS whose t2, flair and t1ce are bright in TC, WT and ET alone."""
+    shape, affine = (24, 28, 20), np.diag([-1.0, -1.0, 1.0, 1.0])
+    labels = np.zeros(shape, np.uint8)
+    labels[6:14, 9:21, 5:12], labels[7:13, 10:17, 6:11], labels[8:10, 11:14, 7:9] = 2, 1, 4
+    brain = np.zeros(shape, bool)
+    brain[2:22, 2:26, 2:18] = True
+    folder.mkdir()
+    rows = np.arange(24)[:, None, None] % 2  # texture: a constant volume would count as absent
+    for name, values in {"t1": (), **{SHOWN_BY[r]: v for r, v in REGIONS.items()}}.items():
+        voxels = (100 + rows + 500 * np.isin(labels, values)) * brain
+        nib.save(nib.Nifti1Image(voxels.astype(np.int16), affine), folder / f"a_{name}.nii.gz")
+    nib.save(nib.Nifti1Image(labels, affine), folder / "a_seg.nii.gz")
+    item = {"case": "a", "image": {m: f"a_{m}.nii.gz" for m in ("t1", "t1ce", "t2", "flair")}}
+    path = folder / "datalist.json"
+    path.write_text(json.dumps({"testing": [item | {"label": "a_seg.nii.gz"}]}))
+    return path
+
+
+@pytest.fixture
+def evaluate(workflow, tiny, tmp_path, monkeypatch):
+    """Give evaluate(**overrides) -> summary, with the oracle in place of a trained network."""
+    (tmp_path / "oracle_network.py").write_text(ORACLE)
+    monkeypatch.syspath_prepend(tmp_path)
+    datalist = write_data(tmp_path / "data")
+
+    def run(**overrides):
+        settings = tiny | {
+            "datalist_file": str(datalist),
+            "spacing": [1.0] * 3,
+            "roi_size": [16] * 3,
+            "network_def": {"_target_": "oracle_network.Oracle"},
+            "validate#handlers#0#_disabled_": True,
+        }
+        built = workflow(["train.json", "evaluate.json"], "train", **(settings | overrides))
+        built.run()
+        built.finalize()
+        return json.loads((Path(settings["output_dir"]) / "summary.json").read_text())
+
+    return run
+
+
+def test_a_perfect_network_scores_perfectly_where_it_can_see(evaluate):
+    summary = evaluate()
+    assert len(summary["subsets"]) == 15
+    for name, scores in summary["subsets"].items():
+        for region, modality in SHOWN_BY.items():
+            seen = modality in name.split("+")
+            assert scores["dice"][region] == (1.0 if seen else 0.0), (name, region)
+            assert scores["hd95"][region] == (0.0 if seen else 373.13), (name, region)
+
+
+def test_small_regions_can_be_emptied_before_they_are_scored(evaluate):
+    scores = evaluate(min_voxels={"ET": 13})["subsets"]["t1+t1ce+t2+flair"]["dice"]
+    assert scores == {"TC": 1.0, "WT": 1.0, "ET": 0.0}
+    assert evaluate(min_voxels={"ET": 12})["subsets"]["t1ce"]["dice"]["ET"] == 1.0
+
+
+def test_no_picture_is_written_when_none_is_wanted(evaluate, tmp_path):
+    evaluate(pictures="false")
+    assert (tmp_path / "out" / "heatmap.png").exists()
+    assert not (tmp_path / "out" / "contact_sheet.png").exists()
