@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ import torch
 from ignite.engine import Engine, Events
 from torch import nn
 
-from bundle.atomic import written_atomically
+from bundle.atomic import write_text_atomically, written_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -110,24 +111,56 @@ def keep_previous(path: Path) -> None:
         logger.info(f"kept what was in {path} as {kept.name}")
 
 
+def check_made_for(path: str, made_for: Mapping[str, Any]) -> None:
+    """Compare what weights were trained for with what they are about to be used for.
+
+    Shapes do not tell: the same tensors fit another voxel size or another order of modalities.
+
+    Args:
+        path: the weights; what they were made for lies beside them, as `.json`.
+        made_for: this config's modalities, regions (in order) and voxel size.
+
+    Raises:
+        ValueError: naming what differs.
+    """
+    note = Path(path).with_suffix(".json")
+    if not note.exists():
+        logger.warning(f"{note} is missing: nothing tells what {path} was trained for")
+        return
+    found = json.loads(note.read_text(encoding="utf-8"))
+    for name, wanted in made_for.items():
+        # As text, because the order of regions counts and dicts do not compare it.
+        if name in found and json.dumps(found[name]) != json.dumps(wanted):
+            raise ValueError(
+                f"{path} was trained with {name} {json.dumps(found[name])}, this config has "
+                f"{json.dumps(wanted)}. Give the overlay that it was trained with."
+            )
+
+
 class WeightsLoader:
     """Handler that loads trained weights into a network when the engine starts.
 
     Args:
         path: a flat state dict, as `BestModel` writes it.
         network: where to.
+        made_for: what the weights must have been trained for, see `check_made_for`.
     """
 
-    def __init__(self, path: str, network: nn.Module) -> None:
+    def __init__(
+        self, path: str, network: nn.Module, made_for: Mapping[str, Any] | None = None
+    ) -> None:
         self.path = path
         self.network = network
+        self.made_for = dict(made_for or {})
 
     def attach(self, engine: Engine) -> None:
         """Attach to a trainer or an evaluator."""
         engine.add_event_handler(Events.STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Load; errors as in `load_weights`."""
+        """Load; errors as in `load_weights` and `check_made_for`."""
+        if Path(self.path).is_file():
+            check_made_for(self.path, self.made_for)
         load_weights(self.network, self.path, engine.state.device)
 
 
@@ -140,11 +173,15 @@ class BestModel:
     Args:
         network: the deployed network, without what exists only in training.
         path: where to, usually `models/model.pt`.
+        made_for: modalities, regions and voxel size, written beside it as `.json`.
     """
 
-    def __init__(self, network: nn.Module, path: str) -> None:
+    def __init__(
+        self, network: nn.Module, path: str, made_for: Mapping[str, Any] | None = None
+    ) -> None:
         self.network = network
         self.path = Path(path)
+        self.made_for = dict(made_for or {})
         self.metric = float("-inf")
         self.epoch = 0
 
@@ -167,6 +204,8 @@ class BestModel:
         if not self.epoch:
             keep_previous(self.path)
         save_atomically(self.network.state_dict(), self.path)
+        note = json.dumps(self.made_for, indent=2)
+        write_text_atomically(self.path.with_suffix(".json"), note + "\n")
 
     def state_dict(self) -> dict[str, float]:
         """Return the best value and its epoch."""

@@ -16,6 +16,7 @@ import bundle
 
 ROOT = Path(__file__).resolve().parent.parent
 PIN = re.compile(r"([a-z0-9-]+)==([0-9][^\s;@]*)")
+CONFIGS = ("train", "evaluate", "inference")
 LARGEST_BYTES = 500_000
 # Written in parts: this file must pass its own test.
 REGISTRY_HOSTS = [
@@ -154,3 +155,18 @@ def test_no_text_names_a_package_registry(texts):
 def test_no_text_holds_a_private_key_or_someones_folder(texts):
     assert places(texts, PRIVATE_KEY) == []
     assert places(texts, ABSOLUTE_PATH) == []
+
+
+def test_readme_names_only_what_exists():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", readme):
+        assert (ROOT / target).exists(), f"README.md links to {target}"
+    for name in re.findall(r"[`']((?:configs/)?\w+\.(?:yaml|json))[`']", readme):
+        if name not in ("summary.json", "mine.yaml"):
+            assert (ROOT / "configs" / name.removeprefix("configs/")).exists(), name
+    configs = [json.loads((ROOT / "configs" / f"{n}.json").read_text()) for n in CONFIGS]
+    known = {key for config in configs for key in config}
+    table = readme[readme.index("| id | default") : readme.index("Overlays")]
+    for row in table.splitlines()[2:]:
+        for name in re.findall(r"`(\w+)`", row.split("|")[1] if "|" in row else ""):
+            assert name in known, f"README.md: no config has the id {name}"

@@ -15,6 +15,7 @@ from bundle.checkpoints import (
     BestModel,
     TrainingState,
     WeightsLoader,
+    check_made_for,
     check_writable,
     load_weights,
     save_atomically,
@@ -315,3 +316,40 @@ def test_another_amount_of_data_is_resumed_with_a_warning(tmp_path, caplog):
     assert resumed.epochs == [2, 3]
     assert resumed.engine.state.epoch_length == 5
     assert "an epoch had 3 iterations, now it has 5" in caplog.text
+
+
+MADE_FOR = {"modalities": ["t1", "t2"], "regions": {"WT": [1, 2], "TC": [1]}, "spacing": [1.0] * 3}
+
+
+def save_made_for(folder: Path) -> str:
+    BestModel(nn.Linear(1, 1), str(folder / "model.pt"), MADE_FOR)(validated(0.5, 1))
+    return str(folder / "model.pt")
+
+
+def test_weights_are_used_for_what_they_were_made_for(tmp_path, caplog):
+    path = save_made_for(tmp_path)
+    check_made_for(path, MADE_FOR)
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("modalities", ["t2", "t1"]),
+        ("regions", {"TC": [1], "WT": [1, 2]}),
+        ("spacing", [2.0, 2.0, 2.0]),
+    ],
+)
+def test_weights_made_for_something_else_are_refused(tmp_path, name, other):
+    path = save_made_for(tmp_path)
+    with pytest.raises(ValueError, match=f"was trained with {name} .* this config has"):
+        check_made_for(path, MADE_FOR | {name: other})
+
+
+def test_weights_that_do_not_say_what_they_were_made_for_are_loaded_with_a_warning(
+    tmp_path, caplog
+):
+    path = save_made_for(tmp_path)
+    (tmp_path / "model.json").unlink()
+    check_made_for(path, MADE_FOR)
+    assert "model.json is missing" in caplog.text
