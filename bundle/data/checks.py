@@ -15,7 +15,8 @@ from typing import Any, Literal
 from tqdm import tqdm
 
 from bundle.atomic import write_text_atomically
-from bundle.data.volumes import CaseError, check_case
+from bundle.data.case_check import check_case
+from bundle.data.volumes import CaseError
 
 logger = logging.getLogger(__name__)
 

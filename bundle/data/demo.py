@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from bundle.data.degrade import degrade
-from bundle.data.phantom import ensure_phantom
+from bundle.data.phantom import DEFAULT_SECTIONS, ensure_phantom
 from bundle.modalities import BRATS_MODALITIES
 
 
@@ -17,7 +16,8 @@ def phantom_with_gaps(
     sections: Sequence[str],
     modalities: Sequence[str] = BRATS_MODALITIES,
     seed: int = 0,
-    **phantom: Any,
+    counts: Mapping[str, int] = DEFAULT_SECTIONS,
+    size: int = 48,
 ) -> str:
     """Return a datalist of phantom cases with fixed absence; write what is not there yet.
 
@@ -27,12 +27,13 @@ def phantom_with_gaps(
         sections: the sections with gaps, e.g. ["training"]; the others stay complete.
         modalities: the vocabulary.
         seed: of phantom and absence.
-        **phantom: further arguments of `write_phantom`.
+        counts: cases in each section.
+        size: edge of the cube, voxels.
 
     Returns:
         The path of the datalist, in `folder`.
     """
-    whole = ensure_phantom(folder, modalities=modalities, seed=seed, **phantom)
+    whole = ensure_phantom(folder, sections=counts, size=size, modalities=modalities, seed=seed)
     path = Path(folder) / f"datalist_{'_'.join(sections)}_missing_{ratio:g}.json"
     degrade(whole, path, ratio=ratio, sections=sections, seed=seed, modalities=modalities)
     return str(path)

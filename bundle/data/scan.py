@@ -14,10 +14,11 @@ from typing import Any, Literal
 import numpy as np
 from tqdm import tqdm
 
+from bundle.data.case_check import check_case
 from bundle.data.census import combination_counts, count_table, modality_counts
 from bundle.data.datalist import SECTIONS, patient_of, shared_patients, write_datalist
 from bundle.data.filenames import find_cases, survey
-from bundle.data.volumes import BRATS_ALIASES, CaseError, check_case, count_labels, read_grid
+from bundle.data.volumes import BRATS_ALIASES, CaseError, count_labels, read_grid
 from bundle.modalities import BRATS_MODALITIES, check_modalities
 from bundle.regions import BRATS_REGIONS, Regions, check_regions, known_labels
 
