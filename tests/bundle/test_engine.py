@@ -156,6 +156,21 @@ def test_a_loss_that_is_not_finite_names_the_cases_and_steps_nothing(bad):
     assert all(p.grad is None for p in method.parameters())
 
 
+@pytest.mark.parametrize("clip_norm", [None, 1.0])
+def test_a_gradient_that_is_not_finite_steps_nothing_either(clip_norm):
+    class Root(Fit):
+        """The square root of 0 is 0, its slope is not finite."""
+
+        def losses(self, batch):
+            return {"root": (0 * self.network(batch["image"])).sum().abs().sqrt()}
+
+    method = Root()
+    before = weights(method)
+    with pytest.raises(FloatingPointError, match="gradient is not finite in epoch 1, iteration 1"):
+        make_trainer(method, [make_batch(1)], clip_norm).run()
+    assert torch.equal(weights(method), before)
+
+
 def test_a_batch_reaches_the_method_as_plain_tensors():
     moved = to_device({"image": MetaTensor(torch.ones(1)), "case": ["A"]}, CPU)
     assert type(moved["image"]) is torch.Tensor
