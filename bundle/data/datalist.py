@@ -264,6 +264,9 @@ def _resolve(entry: Any, where: str, path: Path, modalities: Sequence[str]) -> I
     check_known(image, modalities, f"case {case}")
     if not given:
         raise ValueError(f"case {case}: no modality is named. Take the case out of the datalist.")
+    for name, file in {**given, "label": entry.get("label") or ""}.items():
+        if not isinstance(file, str):
+            raise ValueError(f"case {case}: '{name}' must be the path of a file, got {file!r:.80}")
     folder = path.absolute().parent
     item = {key: value for key, value in entry.items() if value is not None} | {"case": case}
     item["image"] = {m: str(_join(folder, given[m])) for m in modalities if m in given}

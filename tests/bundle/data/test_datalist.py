@@ -189,6 +189,19 @@ def test_writing_and_reading_back_changes_nothing(tmp_path):
     assert [p.name for p in copy.parent.iterdir()] == ["copy.json"]
 
 
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"image": {"t1": 7}}, "case a: 't1' must be the path of a file, got 7"),
+        ({"label": ["seg.nii"]}, "case a: 'label' must be the path of a file, got"),
+    ],
+)
+def test_what_is_no_path_is_refused_by_case_and_key(tmp_path, change, text):
+    path = write(tmp_path, testing=[make_entry(tmp_path, "a") | change])
+    with pytest.raises(ValueError, match=text):
+        load_datalist(path, MODALITIES)
+
+
 def test_inference_takes_datalist_folder_or_file(tmp_path):
     entry = make_entry(tmp_path, "a")
     path = write(tmp_path, testing=[entry])
