@@ -19,12 +19,13 @@ $(VENV)/.core: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
 	touch $@
 
-$(VENV)/.dev: $(VENV)/.core
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+$(VENV)/.dev: $(VENV)/.core Makefile
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,clip]'
 	touch $@
 
-demo: $(VENV)/.core  ## train, evaluate on all 15 modality subsets and segment, on phantom data
-	$(RUN) "['configs/train.json','configs/demo.yaml']"
+demo: $(VENV)/.core  ## pre-train, train, evaluate on all 15 modality subsets and segment, on phantom data
+	$(RUN) "['configs/train.json','configs/pretrain.yaml','configs/demo.yaml']" --max_epochs 15
+	$(RUN) "['configs/train.json','configs/demo.yaml']" --pretrained_file demo/models/pretrained.ckpt
 	$(RUN) "['configs/train.json','configs/demo.yaml','configs/evaluate.json']"
 	$(RUN) "['configs/inference.json','configs/demo.yaml','configs/demo_inference.yaml']"
 	@echo

@@ -150,11 +150,74 @@ def partition(
     partition_datalist(str(datalist), str(output_dir), _path(csv), plan, seed, names)
 
 
+def prompts(
+    output: str,
+    model: str = "ViT-B-32",
+    pretrained: str = "laion2b_s34b_b79k",
+    source: str = "clip",
+    modalities: Any = BRATS_MODALITIES,
+    seed: int = 0,
+) -> None:
+    """Write one text embedding for every modality subset; CLIP's need the extra `clip`.
+
+    Args:
+        output: the file to write, such as prompts.pt.
+        model: open_clip's name of the CLIP model.
+        pretrained: a tag of open_clip's, which is fetched, or a weight file.
+        source: clip, random, one_hot or presence; only clip reads the text.
+        modalities: names in the network's order, such as t1,t1ce,t2,flair.
+        seed: of random.
+    """
+    from bundle.prompts import prompt_bank, save_prompt_bank
+
+    names = _names(modalities)
+    if source == "clip":
+        from bundle.clip_text import clip_prompt_bank
+
+        bank = clip_prompt_bank(names, str(model), str(pretrained))
+    else:
+        bank = prompt_bank(names, str(source), seed=seed)
+    save_prompt_bank(bank, str(output))
+    print(f"wrote {output}")
+    print(bank.describe())
+
+
+def benchmark(
+    output_dir: str,
+    grid: str = "universal",
+    workers: int = 2,
+    only: str | None = None,
+    report_only: bool = False,
+    keep: bool = False,
+) -> None:
+    """Train and test a whole grid on the phantom, and report; a stopped one goes on.
+
+    Args:
+        output_dir: the grid's folder; runs that have a result there are not made again.
+        grid: universal (many hours), cost (a minute), rebuilding (minutes) or smoke (a minute).
+        workers: how many runs at a time, one processor core each.
+        only: make the runs in whose names this regular expression is found.
+        report_only: make no run, only the report on those that are there.
+        keep: leave the checkpoints of the runs.
+    """
+    from bundle.benchmark.command import benchmark as make_benchmark
+
+    pattern = None if only is None else str(only)
+    try:
+        fine = make_benchmark(str(output_dir), grid, workers, pattern, report_only, keep)
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    if not fine:
+        raise SystemExit(1)
+
+
 VERBS: dict[str, Callable[..., None]] = {
     "phantom": phantom,
     "scan": scan,
     "degrade": degrade,
     "partition": partition,
+    "prompts": prompts,
+    "benchmark": benchmark,
 }
 
 
@@ -171,7 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         fire.Fire(
             VERBS, command=None if arguments is None else list(arguments), name="python -m bundle"
         )
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

@@ -137,6 +137,88 @@ def check_made_for(path: str, made_for: Mapping[str, Any]) -> None:
             )
 
 
+def load_pretrained(network: nn.Module, path: str, device: torch.device | str = "cpu") -> None:
+    """Start a network from pre-trained weights: every tensor whose name and shape fit.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: less than half of the network would be started, a tile or a bias for instance,
+            which fit whatever the width; with how many of how many parameters fit.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f"expected pre-trained weights in {path}, found no such file. Pre-train first with the "
+            "overlay pretrain.yaml, or train without: --pretrained_file '$None'."
+        )
+    state, own = _read(Path(path), device), network.state_dict()
+    fits = {
+        key: value
+        for key, value in state.items()
+        if key in own and getattr(value, "shape", None) == own[key].shape
+    }
+    numbers = sum(value.numel() for value in own.values())
+    fitting = sum(value.numel() for value in fits.values())
+    if fitting < numbers / 2:
+        raise ValueError(
+            f"{path}: {len(fits)} of its {len(state)} tensors fit, {fitting} of the {numbers} "
+            "parameters of the part to be started, expected at least half. The file holds for "
+            f"instance {next(iter(state), None)!r}, the part {next(iter(own))!r}. "
+            "Pre-train with the same modalities, filters and blocks_down."
+        )
+    network.load_state_dict(fits, strict=False)
+    level = logging.INFO if len(fits) == len(own) == len(state) else logging.WARNING
+    logger.log(
+        level,
+        f"pre-trained: {len(fits)} of the file's {len(state)} tensors fit, {fitting} of {numbers} "
+        f"parameters start from {path}",
+    )
+
+
+class PretrainedLoader:
+    """Handler that starts a part of the network from pre-trained weights when training starts.
+
+    Attach it before what resumes a training, which then has the last word.
+
+    Args:
+        path: what a pre-training wrote; None = start from nothing, which is said in the log.
+        network: the part that was pre-trained; None = there is none, and `path` must be None too.
+        made_for: what it must have been pre-trained for, see `check_made_for`.
+    """
+
+    def __init__(
+        self,
+        path: str | None,
+        network: nn.Module | None,
+        made_for: Mapping[str, Any] | None = None,
+    ) -> None:
+        if path is not None and network is None:
+            raise ValueError(
+                f"expected no pre-trained weights, because this method's network has no part that "
+                f"is pre-trained, got {path}. Leave --pretrained_file away."
+            )
+        self.path = path
+        self.network = network
+        self.made_for = dict(made_for or {})
+        self.done = False
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to a trainer."""
+        engine.add_event_handler(Events.STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Load, at the engine's first run; errors as in `load_pretrained` and `check_made_for`."""
+        # A trainer that runs once a round goes on from what it was sent since.
+        if self.done:
+            return
+        self.done = True
+        if self.path is None:
+            logger.info("no pretrained_file: training starts from random weights")
+            return
+        if Path(self.path).is_file():
+            check_made_for(self.path, self.made_for)
+        load_pretrained(self.network, self.path, engine.state.device)
+
+
 class WeightsLoader:
     """Handler that loads trained weights into a network when the engine starts.
 
@@ -174,14 +256,21 @@ class BestModel:
         network: the deployed network, without what exists only in training.
         path: where to, usually `models/model.pt`.
         made_for: modalities, regions and voxel size, written beside it as `.json`.
+        made_with: what else a reader should know of the weights, such as the prompts' provenance;
+            written to the same file, and not compared on loading.
     """
 
     def __init__(
-        self, network: nn.Module, path: str, made_for: Mapping[str, Any] | None = None
+        self,
+        network: nn.Module,
+        path: str,
+        made_for: Mapping[str, Any] | None = None,
+        made_with: Mapping[str, Any] | None = None,
     ) -> None:
         self.network = network
         self.path = Path(path)
         self.made_for = dict(made_for or {})
+        self.made_with = dict(made_with or {})
         self.metric = float("-inf")
         self.epoch = 0
 
@@ -204,7 +293,7 @@ class BestModel:
         if not self.epoch:
             keep_previous(self.path)
         save_atomically(self.network.state_dict(), self.path)
-        note = json.dumps(self.made_for, indent=2)
+        note = json.dumps({**self.made_for, **self.made_with}, indent=2)
         write_text_atomically(self.path.with_suffix(".json"), note + "\n")
 
     def state_dict(self) -> dict[str, float]:

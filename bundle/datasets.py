@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.data import PersistentDataset
+from monai.data import CacheDataset, PersistentDataset
 from monai.data.utils import pickle_hashing
 from monai.utils.enums import TraceKeys
 from torch.utils.data import Dataset
@@ -36,8 +36,9 @@ def cached_cases(
     data: Sequence[Mapping[str, Any]],
     transform: Callable | Sequence[Callable],
     cache_dir: str | None = None,
-) -> PersistentDataset:
-    """Keep what the deterministic transforms make of each case on disk, not in memory.
+    in_memory: bool = False,
+) -> PersistentDataset | CacheDataset:
+    """Keep what the deterministic transforms make of each case on disk, or in memory if asked.
 
     The cache's keys hold the datalist item, the size and time of its files and the transforms, so
     that a changed file or config never meets a stale cache.
@@ -46,7 +47,11 @@ def cached_cases(
         data: datalist items.
         transform: transforms; from the first random one on they run at every access.
         cache_dir: where to; None = no cache.
+        in_memory: True = prepare all cases now and hold them in memory instead: a third less work
+            an item, nothing shared between processes, for data that is small.
     """
+    if in_memory:
+        return CacheDataset(data, transform, progress=False)
     return PersistentDataset(
         data,
         transform,
@@ -76,6 +81,23 @@ def labelled_cases(
             "datalist, name it with --evaluate_section."
         )
     return cases
+
+
+def complete_cases(
+    cases: Sequence[dict[str, Any]], modalities: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Return the cases that have every one of these modalities.
+
+    Raises:
+        ValueError: no case has them all; the message says how many cases there are.
+    """
+    complete = [item for item in cases if formable(item, tuple(modalities))]
+    if not complete:
+        raise ValueError(
+            f"expected cases with all of {'+'.join(modalities)}, got {len(complete)} of "
+            f"{len(cases)}. Choose a method that can train on incomplete cases, or other data."
+        )
+    return complete
 
 
 def formable(item: Mapping[str, Any], subset: Subset) -> bool:

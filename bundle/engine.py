@@ -33,15 +33,18 @@ def to_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
 class MethodIteration:
     """One training iteration, for SupervisedTrainer's `iteration_update`.
 
-    The trainer's `network` must be a `bundle.methods.base.Method`. AMP and gradient accumulation
-    are the trainer's own settings.
+    The trainer's `network` must be a `bundle.methods.base.Method`. Gradient accumulation and AMP
+    with a gradient scaler are the trainer's own settings.
 
     Args:
         clip_norm: largest allowed norm of the whole gradient; None = no clipping.
+        amp: True = mixed precision even where the trainer's own `amp` is off. On a CPU it must be
+            off, because it brings a gradient scaler, which bfloat16 neither needs nor has there.
     """
 
-    def __init__(self, clip_norm: float | None = 12.0) -> None:
+    def __init__(self, clip_norm: float | None = 12.0, amp: bool = False) -> None:
         self.clip_norm = clip_norm
+        self.amp = amp
 
     def __call__(self, engine: SupervisedTrainer, batchdata: Mapping[str, Any]) -> dict[str, float]:
         """Compute the losses, back-propagate, step.
@@ -58,7 +61,8 @@ class MethodIteration:
         first, last = self._accumulation_window(engine)
         if first:
             optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(batch["image"].device.type, enabled=engine.amp, **engine.amp_kwargs):
+        amp = engine.amp or self.amp
+        with torch.autocast(batch["image"].device.type, enabled=amp, **engine.amp_kwargs):
             losses = method.losses(batch)
         engine.fire_event(IterationEvents.LOSS_COMPLETED)
         output = {name: float(term.detach()) for name, term in losses.items()}

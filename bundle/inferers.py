@@ -28,13 +28,17 @@ class PresenceInferer(Inferer):
         margin: voxels kept around the brain.
         divisible: the box is enlarged until its sides are multiples of this (where the volume
             allows), for a network without windows.
+        amp: True = mixed precision, float16 on a GPU and bfloat16 on a CPU; logits are float32.
     """
 
-    def __init__(self, inferer: Inferer, margin: int = 4, divisible: int = 1) -> None:
+    def __init__(
+        self, inferer: Inferer, margin: int = 4, divisible: int = 1, amp: bool = False
+    ) -> None:
         super().__init__()
         self.inferer = inferer
         self.margin = margin
         self.divisible = divisible
+        self.amp = amp
 
     def __call__(
         self,
@@ -48,7 +52,8 @@ class PresenceInferer(Inferer):
 
         Args:
             inputs: (B, M, D, H, W) z-scores, exactly 0 outside the brain and in absent modalities.
-            network: called as `network(window, present)`, (N, M, ...) and (N, M) bool.
+            network: called as `network(window, present)`, (N, M, ...) and (N, M) bool. If it has
+                `personalise(present (M,))`, what that returns is called in its place.
             present: (B, M) bool, True = available; None = every channel that is not all zero.
 
         Returns:
@@ -83,9 +88,14 @@ class PresenceInferer(Inferer):
     ) -> Tensor:
         image = keep_only(image, present)
         box = self._brain_box(image[0])
+        # Once per case, so that no window pays for what depends on the subset alone.
+        if hasattr(network, "personalise") and not isinstance(network, torch.jit.ScriptModule):
+            network = network.personalise(present[0])
 
         def predict(window: Tensor, *extra: Any, **named: Any) -> Tensor:
-            return network(window, present.expand(len(window), -1), *extra, **named)
+            with torch.autocast(window.device.type, enabled=self.amp):
+                logits = network(window, present.expand(len(window), -1), *extra, **named)
+            return logits.float()
 
         logits = self.inferer(image[(..., *box)].contiguous(), predict, *args, **kwargs)
         shape = (*logits.shape[:2], *image.shape[2:])

@@ -162,6 +162,19 @@ def derive_presence(image: Tensor) -> Tensor:
     return (image != 0).flatten(-3).any(-1)
 
 
+def subset_code(present: Tensor) -> Tensor:
+    """Number the subsets: modality i contributes 2**i, so that codes run from 1 to 2**M - 1.
+
+    Args:
+        present: (B, M) bool, True = available.
+
+    Returns:
+        (B,) int64.
+    """
+    bits = 2 ** torch.arange(present.shape[1], device=present.device)
+    return (present * bits).sum(1)
+
+
 def draw_subset(present: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Draw a non-empty subset of what is present, each such subset equally likely.
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -165,6 +166,7 @@ def test_readme_names_only_what_exists():
         if name not in ("summary.json", "mine.yaml"):
             assert (ROOT / "configs" / name.removeprefix("configs/")).exists(), name
     configs = [json.loads((ROOT / "configs" / f"{n}.json").read_text()) for n in CONFIGS]
+    configs += [yaml.safe_load(path.read_text()) for path in (ROOT / "configs").glob("*.yaml")]
     known = {key for config in configs for key in config}
     table = readme[readme.index("| id | default") : readme.index("Overlays")]
     for row in table.splitlines()[2:]:

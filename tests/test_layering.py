@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Each module or package right under bundle/ and which others it may import; itself always.
 ALLOWED: dict[str, set[str]] = {
     "__init__": set(),
-    "__main__": {"data", "modalities", "regions"},
+    "__main__": {"benchmark", "clip_text", "data", "modalities", "prompts", "regions"},
     "atomic": set(),
     "modalities": set(),
     "regions": set(),
@@ -24,12 +24,19 @@ ALLOWED: dict[str, set[str]] = {
     "networks": {"modalities"},
     "losses": {"modalities", "regions"},
     "methods": {"networks", "losses", "modalities"},
+    "prompts": {"atomic", "modalities"},
+    "clip_text": {"modalities", "prompts"},
     "engine": set(),
     "checkpoints": {"atomic"},
     "inferers": {"modalities"},
+    "byproducts": {"inferers", "modalities"},
     "metrics": {"modalities"},
     "heatmap": {"modalities"},
     "contact_sheet": {"metrics", "modalities", "regions"},
+    "benchmark": {
+        *("atomic", "data", "datasets", "heatmap", "metrics", "modalities", "regions", "report"),
+        *("methods", "networks"),
+    },
     "report": {"atomic", "heatmap", "contact_sheet", "metrics", "modalities", "regions"},
 }
 FORBIDDEN_IN_BUNDLE = ("nvflare", "federation")

@@ -18,6 +18,7 @@ def phantom_with_gaps(
     seed: int = 0,
     counts: Mapping[str, int] = DEFAULT_SECTIONS,
     size: int = 48,
+    absence_seed: int | None = None,
 ) -> str:
     """Return a datalist of phantom cases with fixed absence; write what is not there yet.
 
@@ -26,14 +27,17 @@ def phantom_with_gaps(
         ratio: chance, 0 to 1, that a modality of a case is missing for good.
         sections: the sections with gaps, e.g. ["training"]; the others stay complete.
         modalities: the vocabulary.
-        seed: of phantom and absence.
+        seed: of the phantom, and of the absence unless that has a seed of its own.
         counts: cases in each section.
         size: edge of the cube, voxels.
+        absence_seed: of the absence alone, so that one phantom can lack different modalities.
 
     Returns:
         The path of the datalist, in `folder`.
     """
     whole = ensure_phantom(folder, sections=counts, size=size, modalities=modalities, seed=seed)
-    path = Path(folder) / f"datalist_{'_'.join(sections)}_missing_{ratio:g}.json"
-    degrade(whole, path, ratio=ratio, sections=sections, seed=seed, modalities=modalities)
+    own_seed = "" if absence_seed is None else f"_seed_{absence_seed}"
+    path = Path(folder) / f"datalist_{'_'.join(sections)}_missing_{ratio:g}{own_seed}.json"
+    drawn_with = seed if absence_seed is None else absence_seed
+    degrade(whole, path, ratio=ratio, sections=sections, seed=drawn_with, modalities=modalities)
     return str(path)

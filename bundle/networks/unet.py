@@ -8,6 +8,7 @@ from monai.networks.nets import SegResNetDS
 from torch import Tensor, nn
 
 from bundle.modalities import keep_only
+from bundle.networks.decoder import Decoder
 
 
 class UNet(nn.Module):
@@ -51,8 +52,7 @@ class UNet(nn.Module):
             dsdepth=deep_supervision,
         )
         self.encoder = body.encoder
-        self.decoder = body.up_layers
-        self.first_head = levels - 1 - deep_supervision
+        self.decoder = Decoder(body, deep_supervision)
 
     def deep_logits(self, image: Tensor, present: Tensor | None = None) -> list[Tensor]:
         """Predict at every supervised level.
@@ -66,16 +66,7 @@ class UNet(nn.Module):
         """
         if present is not None:
             image = keep_only(image, present)
-        skips = self.encoder(image)
-        features = skips[-1]
-        logits: list[Tensor] = []
-        for index, level in enumerate(self.decoder):
-            features = level["upsample"](features) + skips[len(skips) - 2 - index]
-            features = level["blocks"](features)
-            if index >= self.first_head:
-                logits.append(level["head"](features))
-        logits.reverse()
-        return logits
+        return self.decoder(self.encoder(image))
 
     def forward(self, image: Tensor, present: Tensor | None = None) -> Tensor:
         """Predict region logits (B, R, D, H, W); arguments as in `deep_logits`."""

@@ -199,4 +199,5 @@ def _is_4d(source: Any, case: str) -> bool:
 
 def case_file_name(meta: Mapping[str, Any], saver: Any) -> dict[str, Any]:
     """Name a written file after its case: SaveImaged's `output_name_formatter`."""
-    return {"subject": str(meta.get("case", "case")), "idx": None}
+    # The dot at the end stands for the one at which SaveImaged cuts the name off.
+    return {"subject": f"{meta.get('case', 'case')}.", "idx": None}

@@ -10,7 +10,13 @@ import torch
 from monai.data import DataLoader
 from monai.transforms import Compose, Lambdad, MapTransform, Orientationd, RandLambdad, Spacingd
 
-from bundle.datasets import CaseSubsets, cached_cases, labelled_cases, plan_subsets
+from bundle.datasets import (
+    CaseSubsets,
+    cached_cases,
+    complete_cases,
+    labelled_cases,
+    plan_subsets,
+)
 from bundle.modalities import BRATS_MODALITIES, all_subsets, names_of, presence
 from bundle.transforms.load import LoadModalitiesd
 
@@ -182,3 +188,20 @@ def test_without_folder_nothing_is_kept(cases):
     dataset = cached_cases(cases, Compose([*chain().transforms, Lambdad("image", torch.clone)]))
     dataset[0], dataset[0]
     assert READS["A"] == 2
+
+
+def test_complete_cases_have_every_modality_and_there_must_be_one(cases):
+    assert complete_cases(cases, BRATS_MODALITIES) == cases[:1]
+    assert complete_cases(cases, ["t1", "flair"]) == cases
+    with pytest.raises(ValueError, match=r"all of t1\+t1ce\+t2\+flair, got 0 of 1"):
+        complete_cases(cases[1:], BRATS_MODALITIES)
+
+
+def test_cases_in_memory_are_prepared_once_and_cannot_be_spoiled(cases):
+    spoil = RandLambdad("image", lambda image: image.zero_(), prob=0.5)
+    spoil.set_random_state(seed=0)
+    dataset = cached_cases(cases, Compose([*chain().transforms, spoil]), in_memory=True)
+    zeroed = [not dataset[0]["image"].any() for _ in range(20)]
+    assert True in zeroed
+    assert False in zeroed[zeroed.index(True) :]
+    assert dict(READS) == {"A": 1, "B": 1}

@@ -69,9 +69,8 @@ def make_trainer(
         network=method,
         optimizer=torch.optim.SGD(method.parameters(), lr=lr),
         loss_function=method.losses,
-        iteration_update=MethodIteration(clip_norm),
         decollate=False,
-        **options,
+        **({"iteration_update": MethodIteration(clip_norm)} | options),
     )
 
 
@@ -169,6 +168,45 @@ def test_a_gradient_that_is_not_finite_steps_nothing_either(clip_norm):
     with pytest.raises(FloatingPointError, match="gradient is not finite in epoch 1, iteration 1"):
         make_trainer(method, [make_batch(1)], clip_norm).run()
     assert torch.equal(weights(method), before)
+
+
+class Mixed(Fit):
+    """Notes in which precision it is asked for its losses, and in which it is to go back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.forward_types: list = []
+        self.backward_amp: list = []
+
+    def losses(self, batch):
+        self.forward_types.append(self.network(batch["image"]).dtype)
+        return super().losses(batch)
+
+    def backward(self, losses):
+        self.backward_amp.append(torch.is_autocast_enabled("cpu"))
+        super().backward(losses)
+
+
+@pytest.mark.parametrize(("amp", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_mixed_precision_on_a_cpu_is_bfloat16_without_a_scaler(amp, expected):
+    method = Mixed()
+    trainer = make_trainer(method, [make_batch(1)], iteration_update=MethodIteration(None, amp=amp))
+    before = weights(method)
+    trainer.run()
+    assert trainer.scaler is None
+    assert method.forward_types == [expected]
+    assert method.backward_amp == [False]
+    assert weights(method).dtype == torch.float32
+    torch.testing.assert_close(weights(method), trained([make_batch(1)]), atol=0.02, rtol=0.02)
+    assert not torch.equal(weights(method), before)
+
+
+def test_the_trainers_own_settings_of_mixed_precision_count():
+    method = Mixed()
+    options = {"iteration_update": MethodIteration(amp=True)}
+    trainer = make_trainer(method, [make_batch(1)], amp_kwargs={"dtype": torch.float16}, **options)
+    trainer.run()
+    assert method.forward_types == [torch.float16]
 
 
 def test_a_batch_reaches_the_method_as_plain_tensors():

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from bundle.inferers import OUTSIDE_LOGIT, PresenceInferer
 from bundle.networks.unet import UNet
+from bundle.networks.universal import UniversalNetwork
 
 SIZE = (12, 14, 16)
 BRAIN = (slice(3, 8), slice(4, 11), slice(5, 13))
@@ -136,3 +137,86 @@ def test_the_network_never_sees_a_meta_tensor():
     network = Recorder()
     logits = PresenceInferer(SimpleInferer())(MetaTensor(head(True, True)), network)
     assert type(network.windows[0]) is type(logits) is Tensor
+
+
+@pytest.mark.parametrize(("amp", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_mixed_precision_is_the_networks_alone(amp, expected):
+    layer, found = torch.nn.Conv3d(2, 3, 1), []
+
+    def network(window: Tensor, present: Tensor) -> Tensor:
+        found.append(layer(window))
+        return found[-1]
+
+    inferer = PresenceInferer(windows_of(8, 8, 8), margin=0, amp=amp)
+    with torch.no_grad():
+        logits = inferer(head(True, True), network)
+        exact = PresenceInferer(windows_of(8, 8, 8), margin=0)(head(True, True), network)
+    assert {logits.dtype for logits in found[: len(found) // 2]} == {expected}
+    assert logits.dtype == torch.float32
+    torch.testing.assert_close(logits, exact, atol=0.03, rtol=0.03)
+    assert torch.equal(logits, exact) != amp
+
+
+class Personal(Recorder):
+    """A network that is to be asked for the one of a subset."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[list[bool]] = []
+
+    def personalise(self, present: Tensor) -> Recorder:
+        self.asked.append(present.tolist())
+        made = Recorder()
+        made.windows, made.present = self.windows, self.present
+        return made
+
+    def __call__(self, window: Tensor, present: Tensor) -> Tensor:
+        raise AssertionError("expected the personalised network to be called")
+
+
+def test_a_network_that_can_is_personalised_once_a_case():
+    batch = torch.cat([head(True, False, True), head(False, True, True)])
+    network = Personal()
+    inferer = PresenceInferer(windows_of(4, 4, 4), margin=0)
+    logits = inferer(batch, network, present=torch.tensor([[True, True, False]] * 2))
+    assert network.asked == [[True, False, False], [False, True, False]]
+    assert len(network.windows) > 4
+    expected = inferer(batch, Recorder(), present=torch.tensor([[True, True, False]] * 2))
+    assert torch.equal(logits, expected)
+
+
+@pytest.fixture
+def universal() -> UniversalNetwork:
+    torch.manual_seed(0)
+    network = UniversalNetwork(2, 3, filters=4, blocks_down=(1, 1), deep_supervision=1).eval()
+    for parameter in network.hypernetwork.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    torch.nn.init.normal_(network.hypernetwork.prompts)
+    torch.nn.init.normal_(network.autoencoder.stand_in.tile)
+    return network
+
+
+def test_personalised_windows_are_those_of_the_whole_network(universal):
+    batch = torch.cat([head(True, False), head(True, True)])
+    inferer = PresenceInferer(windows_of(4, 4, 4), margin=0)
+    with torch.no_grad():
+        found = inferer(batch, universal)
+        plain = inferer(batch, lambda window, present: universal(window, present))
+    torch.testing.assert_close(found, plain, atol=1e-4, rtol=1e-4)
+
+
+def test_a_scripted_network_is_called_as_it_is(universal):
+    inferer, case = PresenceInferer(windows_of(4, 4, 4), margin=0), head(True, False)
+    with torch.no_grad():
+        expected = inferer(case, universal)
+        found = inferer(case, torch.jit.script(universal))
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_scripted_network_that_was_saved_is_called_as_it_is(universal, tmp_path):
+    torch.jit.script(universal).save(tmp_path / "model.ts")
+    loaded = torch.jit.load(tmp_path / "model.ts")
+    inferer, case = PresenceInferer(windows_of(4, 4, 4), margin=0), head(True, False)
+    with torch.no_grad():
+        found, expected = inferer(case, loaded), inferer(case, universal)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)

@@ -79,6 +79,34 @@ def test_the_phantom_verb_offers_what_the_phantom_takes():
     )
 
 
+def test_the_prompts_verb_writes_a_bank_without_clip_too(tmp_path, capsys):
+    from bundle.prompts import prompt_bank
+
+    output = tmp_path / "2020"
+    assert main(["prompts", str(output), "--source", "presence", "--modalities", "a,b"]) == 0
+    assert prompt_bank(("a", "b"), file=str(output)).provenance["source"] == "presence"
+    assert "embeddings: 3 subsets x 2" in capsys.readouterr().out
+
+
+def test_the_prompts_verb_says_what_is_wrong_and_writes_nothing(tmp_path, capsys):
+    output = tmp_path / "prompts.pt"
+    assert main(["prompts", str(output), "--source", "one-hot"]) == 2
+    assert main(["prompts", str(output), "--pretrained", "laion3b"]) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("error: prompt source: expected one of ['file', 'random', 'one_hot'")
+    assert second.startswith("error: pretrained: 'laion3b' is neither a file nor a tag of ViT-B-32")
+    assert not output.exists()
+
+
+def test_the_prompts_verb_has_the_defaults_of_the_function_that_it_calls():
+    from bundle.clip_text import clip_prompt_bank
+
+    verb = inspect.signature(VERBS["prompts"]).parameters
+    wanted = inspect.signature(clip_prompt_bank).parameters
+    for name in ("model", "pretrained"):
+        assert verb[name].default == wanted[name].default
+
+
 def test_no_verb_lists_the_verbs_and_loads_no_heavy_module():
     script = (
         "import runpy, sys\n"

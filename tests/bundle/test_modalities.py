@@ -16,6 +16,7 @@ from bundle.modalities import (
     names_of,
     parse_subset,
     presence,
+    subset_code,
     subset_name,
     table_rows,
 )
@@ -111,6 +112,20 @@ def test_one_voxel_makes_a_channel_present():
     derived = derive_presence(image)
     assert derived.tolist() == [[False, True, False], [False, False, True]]
     assert torch.equal(derive_presence(image[0]), derived[0])
+
+
+@pytest.mark.parametrize("size", [2, 4, 8])
+def test_subset_codes_are_the_bits_of_presence(size):
+    codes = torch.arange(1, 2**size)
+    present = (codes[:, None] >> torch.arange(size) & 1).bool()
+    assert torch.equal(subset_code(present), codes)
+    assert subset_code(present).dtype == torch.int64
+
+
+def test_codes_number_all_subsets_once_the_first_modality_least():
+    present = torch.stack([presence(s, BRATS_MODALITIES) for s in all_subsets(BRATS_MODALITIES)])
+    assert sorted(subset_code(present).tolist()) == list(range(1, 16))
+    assert subset_code(presence(["t1", "flair"], BRATS_MODALITIES)[None]).tolist() == [1 + 8]
 
 
 def test_draws_are_non_empty_within_what_is_present_and_equally_likely():

@@ -25,6 +25,11 @@ pytestmark = pytest.mark.slow
     [
         (["train.json"], "train"),
         (["train.json", "method_modality_dropout.yaml"], "train"),
+        (["train.json", "method_full_only.yaml"], "train"),
+        (["train.json", "method_specialist.yaml"], "train"),
+        (["train.json", "pretrain.yaml"], "train"),
+        (["train.json", "pretrain.yaml", "demo.yaml"], "train"),
+        (["train.json", "pretrain.yaml", "benchmark.yaml"], "train"),
         (["train.json", "demo.yaml"], "train"),
         (["train.json", "brats2018.yaml"], "train"),
         (["train.json", "brats2020.yaml"], "train"),

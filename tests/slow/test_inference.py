@@ -7,7 +7,10 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from scipy.spatial.transform import Rotation
+
+from bundle.networks.universal import UniversalNetwork
 
 pytestmark = pytest.mark.slow
 
@@ -169,3 +172,142 @@ def test_a_broken_case_costs_no_other(workflow, tiny, tmp_path, monkeypatch, cap
             workflow, settings | {"on_bad_case": "raise"}, tmp_path / "in", tmp_path, monkeypatch
         )
     assert f"case cut: {cut} cannot be read" in repr(refused.getrepr(style="native"))
+
+
+def untrained(workflow, settings, source: Path, output: Path, *overlays: str, **more):
+    """Run inference with the weights of an untrained network; return the written files by name."""
+    weights = Path(settings["ckpt_dir"]) / "model.pt"
+    if not overlays and not weights.exists():
+        torch.manual_seed(0)
+        shape = {k: settings[k] for k in ("filters", "blocks_down", "deep_supervision")}
+        weights.parent.mkdir(parents=True)
+        torch.save(UniversalNetwork(4, 3, **shape).state_dict(), weights)
+    changed = settings | {"dataset_dir": str(source), "output_dir": str(output)} | more
+    run = workflow(["inference.json", *overlays], "infer", **changed)
+    assert run.check_properties() == []
+    run.run()
+    run.finalize()
+    return {path.name: nib.load(path) for path in output.glob("*.nii.gz")}
+
+
+def voxels(image: nib.Nifti1Image) -> np.ndarray:
+    return np.asanyarray(image.dataobj)
+
+
+BYPRODUCTS = ("case_t1_rebuilt.nii.gz", "case_flair_rebuilt.nii.gz", "case_uncertainty.nii.gz")
+BYPRODUCTS_ALONE = {
+    "_target_": "bundle.byproducts.Byproducts",
+    "rebuilt": "$bundle.flag(@save_rebuilt)",
+    "uncertainty": "$bundle.flag(@save_uncertainty)",
+}
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("resampled", [False, True])
+def test_byproducts_overlay_the_input_and_leave_the_label_alone(
+    workflow, tiny, tmp_path, grid, resampled
+):
+    source, affine = tmp_path / "in" / "case", GRIDS[grid]
+    labels = write_case(source, affine, missing=("t1", "flair"))
+    brain = voxels(nib.load(source / "case_t2.nii.gz")) != 0
+    turned = nib.as_closest_canonical(nib.Nifti1Image(labels, affine))
+    spacing = [2.0] * 3 if resampled else [float(size) for size in turned.header.get_zooms()]
+    settings = tiny | {"spacing": spacing, "roi_size": [24, 24, 16]}
+    plain = untrained(workflow, settings, source, tmp_path / "plain", save_rebuilt="false")
+    assert set(plain) == {"case_seg.nii.gz"}
+    asked = {"save_rebuilt": "true", "save_uncertainty": True}
+    files = untrained(workflow, settings, source, tmp_path / "asked", **asked)
+    assert set(files) == {"case_seg.nii.gz", *BYPRODUCTS}
+    label = plain["case_seg.nii.gz"]
+    assert 0 < (voxels(label) != 0).mean() < 1
+    assert voxels(files["case_seg.nii.gz"]).tobytes() == voxels(label).tobytes()
+    for name in BYPRODUCTS:
+        written = files[name]
+        assert written.shape == labels.shape
+        assert written.get_data_dtype() == np.float32
+        np.testing.assert_allclose(written.affine, affine, atol=1e-5)
+        assert np.isfinite(voxels(written)).all()
+    for name in BYPRODUCTS[:2]:
+        rebuilt = voxels(files[name])
+        assert (rebuilt[brain] != 0).mean() > 0.99
+        if not resampled:
+            assert (rebuilt[~brain] == 0).all()
+    uncertainty = voxels(files["case_uncertainty.nii.gz"])
+    assert 0 <= uncertainty.min() < uncertainty.max() <= 0.5
+
+
+def test_what_was_rebuilt_is_the_network_s_own_answer(workflow, tiny, tmp_path):
+    write_case(tmp_path / "in" / "case", GRIDS["RAS"], missing=("t1ce", "t2"))
+    settings = tiny | {"spacing": [1.0] * 3, "roi_size": [64] * 3}
+    source = tmp_path / "in" / "case"
+    files = untrained(workflow, settings, source, tmp_path / "out", save_rebuilt=True)
+    scan = voxels(nib.load(source / "case_t1.nii.gz")).astype(np.float32)
+    brain = scan != 0
+    scan[brain] = (scan[brain] - scan[brain].mean()) / scan[brain].std()
+    # The brain's box with its margin, and the zeros that fill up a window larger than the volume.
+    box = tuple(slice(max(0, i.min() - 4), i.max() + 5) for i in brain.nonzero())
+    cut = scan[box]
+    gaps = [64 - size for size in cut.shape]
+    padded = np.pad(cut, [(gap // 2, gap - gap // 2) for gap in gaps])
+    image = torch.zeros(1, 4, 64, 64, 64)
+    image[0, [0, 3]] = torch.from_numpy(padded)
+    network = UniversalNetwork(4, 3, filters=4, blocks_down=(1, 1, 1), deep_supervision=2).eval()
+    network.load_state_dict(torch.load(Path(tiny["ckpt_dir"]) / "model.pt"))
+    with torch.no_grad():
+        answer = network.autoencoder(image, torch.tensor([[True, False, False, True]]))[0]
+    middle = tuple(
+        slice(gap // 2, gap // 2 + size) for gap, size in zip(gaps, cut.shape, strict=True)
+    )
+    for channel, name in ((1, "t1ce"), (2, "t2")):
+        expected = np.zeros_like(scan)
+        expected[box] = answer[channel].numpy()[middle]
+        found = voxels(files[f"case_{name}_rebuilt.nii.gz"])
+        np.testing.assert_allclose(found, expected * brain, atol=1e-4)
+
+
+def test_a_case_with_everything_present_has_nothing_rebuilt(workflow, tiny, tmp_path, capsys):
+    source = tmp_path / "in"
+    write_case(source / "case", GRIDS["RAS"])
+    write_case(source / "less", GRIDS["LPS"], missing=("t2",))
+    files = untrained(workflow, tiny, source, tmp_path / "out", save_rebuilt=True)
+    assert set(files) == {"case_seg.nii.gz", "less_seg.nii.gz", "less_t2_rebuilt.nii.gz"}
+    said = capsys.readouterr().out
+    assert said.count("case case: nothing is missing, so nothing is rebuilt") == 1
+    assert "case less" not in said
+
+
+def test_what_was_rebuilt_is_never_read_as_a_scan(workflow, tiny, tmp_path):
+    source = tmp_path / "in" / "case"
+    write_case(source, GRIDS["RAS"], missing=("t1", "flair"))
+    asked = {"save_rebuilt": True, "save_uncertainty": True}
+    first = untrained(workflow, tiny, source, source, **asked)
+    before = {name: voxels(first[name]).copy() for name in BYPRODUCTS}
+    again = untrained(workflow, tiny, source, source, **asked)
+    assert set(again) == set(first)
+    for name, values in before.items():
+        np.testing.assert_array_equal(voxels(again[name]), values)
+
+
+def test_the_baseline_has_an_uncertainty_and_rebuilds_nothing(workflow, tiny, tmp_path):
+    source, overlay = tmp_path / "in", "method_modality_dropout.yaml"
+    write_case(source / "case", GRIDS["RAS"], missing=("t2",))
+    settings = tiny | {"handlers": [BYPRODUCTS_ALONE]}
+    asked = {"save_uncertainty": True}
+    files = untrained(workflow, settings, source, tmp_path / "out", overlay, **asked)
+    assert set(files) == {"case_seg.nii.gz", "case_uncertainty.nii.gz"}
+    assert voxels(files["case_uncertainty.nii.gz"]).max() > 0
+    with pytest.raises(RuntimeError) as refused:
+        untrained(workflow, settings, source, tmp_path / "out", overlay, save_rebuilt=True)
+    text = repr(refused.getrepr(style="native"))
+    assert "save_rebuilt: expected a network with an autoencoder" in text
+    assert "got a UNet" in text
+
+
+def test_a_host_that_runs_no_handlers_gets_its_label_all_the_same(
+    workflow, tiny, tmp_path, monkeypatch
+):
+    labels = write_case(tmp_path / "in" / "case", GRIDS["LPS"], missing=("t2",))
+    settings = tiny | {"spacing": [1.0] * 3, "save_rebuilt": True, "save_uncertainty": True}
+    files = segment(workflow, settings, tmp_path / "in", tmp_path, monkeypatch)
+    assert set(files) == {"case_seg.nii.gz"}
+    np.testing.assert_array_equal(voxels(files["case_seg.nii.gz"]), labels)

@@ -80,7 +80,7 @@ def test_another_seed_gives_another_network(workflow, tiny, tmp_path):
     other = tiny | {"ckpt_dir": str(tmp_path / "b"), "max_epochs": 1, "seed": 1}
     train(workflow, one)
     train(workflow, other)
-    name = "encoder.conv_init.weight"
+    name = "autoencoder.encoder.conv_init.weight"
     assert not torch.equal(weights(one["ckpt_dir"])[name], weights(other["ckpt_dir"])[name])
 
 
@@ -94,7 +94,9 @@ def test_training_lowers_the_loss_and_writes_every_term(workflow, tiny):
     assert len(losses) == 6
     assert losses[-1] < losses[0]
     total = [event.value for event in events.Scalars("loss")]
-    terms = [[e.value for e in events.Scalars(name)] for name in ("dice", "cross_entropy")]
+    names = ("dice", "cross_entropy", "completed_dice", "completed_cross_entropy")
+    names += ("rebuilding", "soft_labels", "features")
+    terms = [[e.value for e in events.Scalars(name)] for name in names]
     assert total == pytest.approx([sum(pair) for pair in zip(*terms, strict=True)], rel=1e-5)
 
 

@@ -62,7 +62,7 @@ def test_cutting_monais_network_in_two_changes_no_number(network, image):
         dsdepth=2,
     )
     whole.encoder.load_state_dict(network.encoder.state_dict())
-    whole.up_layers.load_state_dict(network.decoder.state_dict())
+    whole.up_layers.load_state_dict(network.decoder.levels.state_dict())
     for ours, theirs in zip(network.deep_logits(image), whole.train()(image), strict=True):
         assert torch.equal(ours, theirs)
 

@@ -129,7 +129,7 @@ def test_no_key_begins_with_the_image_key(gap_case):
 
 
 def test_written_files_are_named_after_the_case(from_dict):
-    assert case_file_name(from_dict["image"].meta, None) == {"subject": "A", "idx": None}
+    assert case_file_name(from_dict["image"].meta, None) == {"subject": "A.", "idx": None}
 
 
 def test_two_files_for_one_modality_are_refused(write_volume):

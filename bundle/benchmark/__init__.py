@@ -1,0 +1,1 @@
+"""Evidence: grids of trainings and evaluations on the phantom, and the report on them."""

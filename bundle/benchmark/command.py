@@ -1,0 +1,104 @@
+"""The command `python -m bundle benchmark`: make what is missing of a grid, then its report."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+
+from bundle.benchmark import cost, rebuilding
+from bundle.benchmark.grids import GRIDS
+from bundle.benchmark.plan import Grid, Run
+from bundle.benchmark.pool import Outcome, choose, process_pool, run_all
+from bundle.benchmark.report import write_report
+from bundle.benchmark.results import read_results
+from bundle.benchmark.runs import execute, prepare_data
+
+# Not made of runs; each returns its table and leaves a file that the report takes up.
+MEASUREMENTS: Mapping[str, Callable[[str], str]] = {
+    "cost": cost.write,
+    "rebuilding": rebuilding.write,
+}
+
+
+def benchmark(
+    output_dir: str,
+    grid: str = "universal",
+    workers: int = 2,
+    only: str | None = None,
+    report_only: bool = False,
+    keep: bool = False,
+    make_executor: Callable[[int], Executor] = process_pool,
+) -> bool:
+    """Make the runs of a grid that have no record yet, then write the report.
+
+    Args:
+        output_dir: the grid's folder; the same one goes on where it was stopped.
+        grid: one of `GRIDS`, or of `MEASUREMENTS`, which are made in one go.
+        workers: how many runs at a time, one core each.
+        only: make the runs whose names match this regular expression somewhere; the report is on
+            all that are there.
+        report_only: True = make no run.
+        keep: True = leave the runs' checkpoints.
+        make_executor: as in `run_all`.
+
+    Returns:
+        True = no run failed or was held up.
+
+    Raises:
+        ValueError: no such grid, no run that matches, or not a regular expression.
+    """
+    if grid in MEASUREMENTS:
+        with make_executor(1) as executor:
+            print(executor.submit(MEASUREMENTS[grid], str(output_dir)).result())
+        return True
+    plan = _plan(grid)
+    wanted = _matching(plan, only)
+    outcome, todo = choose(plan, wanted, output_dir)
+    print(f"grid {grid}: {len(outcome.finished)} of {len(plan.runs)} runs are finished")
+    try:
+        if todo and not report_only:
+            datalists = {run.name: prepare_data(run, output_dir) for run in todo}
+            job = functools.partial(
+                execute,
+                digests=plan.digests(),
+                datalists=datalists,
+                output_dir=str(output_dir),
+                keep=keep,
+            )
+            run_all(plan, todo, outcome, output_dir, job, make_executor, workers)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on with the runs that are missing")
+        raise
+    finally:
+        print(f"wrote {write_report(read_results(plan, output_dir), output_dir)}")
+    return _tell(outcome)
+
+
+def _plan(grid: str) -> Grid:
+    if grid not in GRIDS:
+        raise ValueError(f"grid: expected one of {[*GRIDS, *MEASUREMENTS]}, got {grid!r}")
+    return GRIDS[grid]()
+
+
+def _matching(plan: Grid, only: str | None) -> list[Run]:
+    try:
+        pattern = re.compile(only or "")
+    except re.error as error:
+        raise ValueError(f"only: expected a regular expression, got {only!r} ({error})") from error
+    runs = [run for run in plan.runs if pattern.search(run.name)]
+    if not runs:
+        raise ValueError(
+            f"only: expected a part of a run's name, such as {plan.runs[0].name!r}, got {only!r}"
+        )
+    return runs
+
+
+def _tell(outcome: Outcome) -> bool:
+    for name, message in outcome.failures.items():
+        print(f"failed: {name}: {message}")
+    for run in outcome.held_up:
+        missing = [name for name in run.after if name not in outcome.finished]
+        print(f"not made: {run.name} waits for {', '.join(missing)}")
+    return not outcome.failures and not outcome.held_up

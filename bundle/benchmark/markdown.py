@@ -1,0 +1,160 @@
+"""The tables of the report, laid out for reading: per cent, signs, intervals, dashes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from bundle.benchmark.results import Row
+
+DASH = "\N{EN DASH}"
+_MINUS = "\N{MINUS SIGN}"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Write a GitHub table, its first column to the left and all others to the right."""
+    lines = [header, ["---", *["--:"] * (len(header) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def percent(value: float | None) -> str:
+    """Write 0.7123 as 71.2."""
+    return DASH if value is None else f"{100 * value:.1f}"
+
+
+def points(value: float | None) -> str:
+    """Write a difference of 0.0123 as +1.23."""
+    return DASH if value is None else f"{100 * value:+.2f}".replace("-", _MINUS)
+
+
+def interval(row: Row) -> str:
+    """Write a difference with its interval: +1.23 [+0.40, +2.05]."""
+    if row["difference"] is None:
+        return DASH
+    return f"{points(row['difference'])} [{points(row['low'])}, {points(row['high'])}]"
+
+
+def pivot(
+    rows: Sequence[Row],
+    down: Callable[[Row], str],
+    across: Callable[[Row], str],
+    cell: Callable[[Row], str],
+    corner: str,
+) -> str:
+    """Lay rows out as a table of two dimensions, in the order in which they come."""
+    columns = list(dict.fromkeys(across(row) for row in rows))
+    lines: dict[str, dict[str, str]] = {}
+    for row in rows:
+        lines.setdefault(down(row), {})[across(row)] = cell(row)
+    body = [[name, *(line.get(column, DASH) for column in columns)] for name, line in lines.items()]
+    return table([corner, *columns], body)
+
+
+def _kind(row: Row) -> str:
+    equal_steps = row["comparison"] == "equal steps"
+    return row["method"] if equal_steps else f"{row['method']}, {row['comparison']}"
+
+
+def _ratio(row: Row) -> str:
+    return f"{row['ratio']:g}"
+
+
+def _most_seeds(rows: Sequence[Row]) -> int:
+    return max((row["seeds"] or 0 for row in rows), default=0)
+
+
+def _fewer(row: Row, most: int) -> str:
+    return f" (n = {row['seeds']})" if row["seeds"] is not None and row["seeds"] < most else ""
+
+
+def _dice_cell(row: Row, most: int) -> str:
+    if row["dice"] is None:
+        return "no complete case" if row["not_possible"] else DASH
+    spread = "" if row["spread"] is None else f" \N{PLUS-MINUS SIGN} {percent(row['spread'])}"
+    return f"{percent(row['dice'])}{spread}{_fewer(row, most)}"
+
+
+def _worst_cell(row: Row) -> str:
+    if row["worst_subset"] is None:
+        return "no complete case" if row["not_possible"] else DASH
+    return f"{percent(row['worst_dice'])} ({row['worst_subset']})"
+
+
+def methods_table(rows: Sequence[Row]) -> str:
+    """Mean Dice and spread over seeds: methods down, ratios across; n where seeds are fewer."""
+    most = _most_seeds(rows)
+    return pivot(rows, _kind, _ratio, lambda row: _dice_cell(row, most), "Dice %, missing ratio")
+
+
+def worst_table(rows: Sequence[Row]) -> str:
+    """The worst subset of each method at each missing ratio."""
+    return pivot(rows, _kind, _ratio, _worst_cell, "worst subset, Dice %, missing ratio")
+
+
+def differences_table(rows: Sequence[Row]) -> str:
+    """Differences with intervals: opponents down, ratios across; n where pairs are fewer."""
+    most = _most_seeds(rows)
+    return pivot(
+        rows,
+        lambda row: f"{row['other']}, {row['comparison']}",
+        _ratio,
+        lambda row: f"{interval(row)}{_fewer(row, most)}",
+        "other method, missing ratio",
+    )
+
+
+def gaps_table(rows: Sequence[Row]) -> str:
+    """Share of the gap to the specialists that is closed, in per cent."""
+    return pivot(
+        rows,
+        lambda row: str(row["comparison"]),
+        _ratio,
+        lambda row: _whole_percent(row["closed"]),
+        "gap closed, missing ratio",
+    )
+
+
+def _whole_percent(value: float | None) -> str:
+    return DASH if value is None else f"{100 * value:.0f} %".replace("-", _MINUS)
+
+
+def ablation_table(rows: Sequence[Row]) -> str:
+    """What each change costs or brings."""
+    body = [[row["change"], percent(row["dice"]), interval(row), _count(row)] for row in rows]
+    return table(["change", "Dice %", "difference to the whole", "seeds x cases"], body)
+
+
+def _count(row: Row) -> str:
+    return DASH if row["seeds"] is None else f"{row['seeds']} x {row['cases']}"
+
+
+def subsets_table(rows: Sequence[Row]) -> str:
+    """Dice of every subset at one missing ratio: subsets down, methods across."""
+    return pivot(
+        rows,
+        lambda row: str(row["subset"]),
+        lambda row: str(row["method"]),
+        lambda row: percent(row["dice"]),
+        "given, Dice %",
+    )
+
+
+def costs_table(rows: Sequence[Row]) -> str:
+    """Steps and CPU time of one training of each kind."""
+    header = ["training", "kind", "runs", "steps", "CPU s", "CPU ms a step"]
+    body = [
+        [
+            str(row["method"]),
+            str(row["comparison"]),
+            str(row["runs"]),
+            _rounded(row["steps"]),
+            _rounded(row["cpu_seconds"]),
+            _rounded(row["cpu_ms_per_step"]),
+        ]
+        for row in rows
+    ]
+    return table(header, body)
+
+
+def _rounded(value: Any) -> str:
+    return DASH if value is None else f"{value:.0f}"

@@ -1,0 +1,98 @@
+"""The pictures of the report: Dice against the missing ratio, and what each part is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from bundle.atomic import written_atomically
+from bundle.benchmark.results import Row
+from bundle.heatmap import FAINT, INK
+
+# Okabe and Ito's colours, which people who do not tell red from green can tell apart.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+
+
+def write_picture(figure: Figure, path: Path) -> None:
+    """Write a figure as a PNG picture of some tens of kilobytes."""
+    with written_atomically(path) as file:
+        figure.savefig(file, format="png", dpi=110)
+
+
+def draw_methods(rows: Sequence[Row], ceiling: float | None) -> Figure:
+    """Draw Dice against the missing ratio, one line a method, with the spread over seeds.
+
+    Args:
+        rows: of `bundle.benchmark.tables.method_rows`.
+        ceiling: Dice of the specialists, drawn as a level; None = they are not there.
+    """
+    figure, axes = _figure(7, 4.5)
+    kinds = list(dict.fromkeys((row["method"], row["comparison"]) for row in rows))
+    ratios = sorted({row["ratio"] for row in rows})
+    methods = list(dict.fromkeys(method for method, _ in kinds))
+    for place, kind in enumerate(kinds):
+        here = [r for r in rows if (r["method"], r["comparison"]) == kind and r["dice"] is not None]
+        if here:
+            # Aside of one another, so that error bars stay visible.
+            shift = 0.006 * (place - (len(kinds) - 1) / 2)
+            _line(axes, here, kind, _COLOURS[methods.index(kind[0]) % len(_COLOURS)], shift)
+    if ceiling is not None:
+        axes.axhline(100 * ceiling, color=INK, linestyle=":", linewidth=1, label="specialists")
+    axes.set(xlabel="missing ratio of the training cases", ylabel="Dice (%)", xticks=ratios)
+    axes.set_title("Mean Dice over all subsets and regions", fontsize=11, color=INK)
+    axes.grid(color=FAINT, linewidth=0.6)
+    if axes.get_legend_handles_labels()[0]:
+        figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    return figure
+
+
+def _line(
+    axes: Axes, rows: Sequence[Row], kind: tuple[str, str], colour: str, shift: float
+) -> None:
+    method, comparison = kind
+    equal_time = comparison != "equal steps"
+    axes.errorbar(
+        [row["ratio"] + shift for row in rows],
+        [100 * row["dice"] for row in rows],
+        yerr=[100 * (row["spread"] or 0) for row in rows],
+        color=colour,
+        linestyle="--" if equal_time else "-",
+        marker="s" if equal_time else "o",
+        markersize=4,
+        capsize=3,
+        label=f"{method} ({comparison})" if equal_time else method,
+    )
+
+
+def draw_ablation(rows: Sequence[Row]) -> Figure:
+    """Draw the difference that each change makes, with its interval; left of 0 = it costs Dice.
+
+    Args:
+        rows: of `bundle.benchmark.tables.ablation_rows`; those without a difference keep a line.
+    """
+    figure, axes = _figure(7, 1.4 + 0.32 * len(rows))
+    axes.axvline(0, color=INK, linewidth=1)
+    for y, row in enumerate(rows):
+        if row["difference"] is not None:
+            low, high = 100 * row["low"], 100 * row["high"]
+            axes.plot([low, high], [y, y], color=_COLOURS[0], linewidth=2)
+            axes.plot(100 * row["difference"], y, "o", color=_COLOURS[0], markersize=6)
+    axes.set_yticks(range(len(rows)), [row["change"] for row in rows])
+    axes.set(ylim=(len(rows) - 0.5, -0.5), xlabel="change of Dice (percentage points)")
+    axes.set_title("What changes when a part is changed", fontsize=11, color=INK)
+    axes.grid(axis="x", color=FAINT, linewidth=0.6)
+    return figure
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(colors=INK)
+    return figure, axes

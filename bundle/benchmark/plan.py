@@ -1,0 +1,141 @@
+"""What a benchmark is made of: runs, their stages, and the grid that holds them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+Group = Literal["main", "wall_clock", "specialist", "ablation"]
+
+# The groups of methods that stand beside the reference, and what was made equal.
+COMPARED: Mapping[Group, str] = {"main": "equal steps", "wall_clock": "equal CPU time"}
+SPECIALISTS = "specialists"
+
+
+@dataclass(frozen=True)
+class Phantom:
+    """The data of a run: the phantom at full difficulty, the same for every seed of a run.
+
+    Attributes:
+        training: cases to train on; they get gaps.
+        testing: cases to test on; they stay complete.
+        size: edge of the cube, voxels of 2 mm.
+    """
+
+    training: int = 24
+    testing: int = 16
+    size: int = 48
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training.
+
+    Attributes:
+        configs: names of files in configs/, each overriding what came before.
+        epochs: how many; None = as many as `Run.same_time` makes it.
+        overrides: further ids of the configs and their values, which come last.
+    """
+
+    configs: tuple[str, ...]
+    epochs: int | None
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SameTime:
+    """A training that lasts as long as another one did.
+
+    Attributes:
+        budget_of: the run whose CPU seconds of training are to be spent.
+        pace_of: a run of the method in question, which tells the CPU seconds of an epoch.
+    """
+
+    budget_of: str
+    pace_of: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """One or more trainings one after the other, in one folder, then an evaluation.
+
+    Attributes:
+        name: unique and fit to be a file's name.
+        label: what is compared, such as a method's name.
+        group: which table it belongs to. "main": the same number of optimiser steps for all;
+            "wall_clock": the same CPU time as the reference; "specialist": one subset only;
+            "ablation": the reference with something changed.
+        ratio: chance, 0 to 1, that a modality of a training case is missing.
+        seed: of the absence, the weights and the order of the cases; not of the phantom.
+        stages: the trainings.
+        subsets: what to evaluate, such as ("t1+t2",); None = all.
+        needs: modalities that some training case must have; without one the run is not possible.
+        same_time: tells the last stage's epochs where they are not fixed.
+        phantom: the data.
+    """
+
+    name: str
+    label: str
+    group: Group
+    ratio: float
+    seed: int
+    stages: tuple[Stage, ...]
+    subsets: tuple[str, ...] | None = None
+    needs: tuple[str, ...] = ()
+    same_time: SameTime | None = None
+    phantom: Phantom = Phantom()
+
+    @property
+    def after(self) -> tuple[str, ...]:
+        """Names of the runs that must have finished before this one starts."""
+        return (self.same_time.budget_of, self.same_time.pace_of) if self.same_time else ()
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What one report is about.
+
+    Attributes:
+        name: the word on the command line.
+        reference: the label that all others are compared with.
+        baseline: the label from which the gap to the specialists is measured.
+        runs: in the order in which they are to start.
+        notes: sentences for the report on what is not there, and why.
+
+    Raises:
+        ValueError: two runs of one name, or one that waits for a run that does not come before it.
+    """
+
+    name: str
+    reference: str
+    baseline: str
+    runs: tuple[Run, ...]
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        seen: set[str] = set()
+        for run in self.runs:
+            if run.name in seen:
+                raise ValueError(f"grid {self.name}: expected each name once, got {run.name} twice")
+            if not seen.issuperset(run.after):
+                raise ValueError(
+                    f"grid {self.name}: expected {list(run.after)} before {run.name}, "
+                    f"got {sorted(seen)}. Put the runs that others wait for first."
+                )
+            seen.add(run.name)
+
+    def digests(self) -> dict[str, str]:
+        """Hash every run's description together with those of the runs that it waits for.
+
+        Returns:
+            Run name -> 16 hexadecimal digits; equal as long as the same would be run.
+        """
+        digests: dict[str, str] = {}
+        for run in self.runs:
+            content = [asdict(run), [digests[name] for name in run.after]]
+            text = json.dumps(content, sort_keys=True)
+            digests[run.name] = hashlib.sha256(text.encode()).hexdigest()[:16]
+        return digests

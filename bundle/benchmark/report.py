@@ -1,0 +1,229 @@
+"""The report on a grid: what was run, what came out, and what each comparison is worth."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from bundle.atomic import write_text_atomically
+from bundle.benchmark import cost, markdown, rebuilding
+from bundle.benchmark.pictures import draw_ablation, draw_methods, write_picture
+from bundle.benchmark.results import Result, Results, Row
+from bundle.benchmark.statistics import RESAMPLES, mean_and_spread, specialists_dice
+from bundle.benchmark.tables import all_tables, write_csv
+
+REPORT = "report.md"
+
+
+def write_report(results: Results, output_dir: str | Path) -> Path:
+    """Write report.md, the tables as CSV files and the pictures into the grid's folder.
+
+    Returns:
+        The path of report.md.
+    """
+    folder = Path(output_dir)
+    tables = all_tables(results)
+    for name, rows in tables.items():
+        write_csv(rows, folder / "tables" / f"{name}.csv")
+    ceiling = mean_and_spread(list(specialists_dice(results).values()))[0]
+    write_picture(draw_methods(tables["methods"], ceiling), folder / "dice.png")
+    if "ablation" in tables:
+        write_picture(draw_ablation(tables["ablation"]), folder / "ablation.png")
+    sections = [
+        _opening(results),
+        _methods(tables["methods"]),
+        _differences(tables.get("differences", []), results),
+        _gaps(tables.get("gaps", []), results),
+        _ablation(tables.get("ablation", []), results),
+        _subsets(tables.get("subsets", [])),
+        _costs(tables["costs"]),
+        _ratios(folder / cost.FILE),
+        _rebuilding(folder / rebuilding.FILE),
+    ]
+    write_text_atomically(folder / REPORT, "\n\n".join(filter(None, sections)).rstrip() + "\n")
+    return folder / REPORT
+
+
+def _opening(results: Results) -> str:
+    grid, finished = results.grid, list(results.finished.values())
+    made = [result for result in finished if not result.not_possible]
+    phantom = grid.runs[0].phantom
+    lines = [
+        f"# Benchmark `{grid.name}`",
+        "",
+        f"Made by `python -m bundle benchmark OUTPUT_DIR --grid {grid.name}`: "
+        f"**{len(finished)} of {len(grid.runs)} runs**{_impossible(finished)}.",
+        "",
+        f"- Data: the phantom, {phantom.training} training and {phantom.testing} testing cases of "
+        f"{phantom.size} voxels a side; no patient. All seeds share its cases; the seed decides "
+        "which scans of the training cases are missing, the weights and the order of the cases. "
+        "Testing cases are complete and tested on every subset.",
+        f"- Seeds: {_listed(sorted({run.seed for run in grid.runs if run.group == 'main'}))}. "
+        "Nothing is chosen on held-out cases: the network after the last step is tested.",
+        *_circumstances(made),
+        *(f"- {note}" for note in grid.notes),
+    ]
+    return "\n".join(lines)
+
+
+def _impossible(finished: Sequence[Result]) -> str:
+    count = sum(bool(result.not_possible) for result in finished)
+    return f", {count} of them not possible for want of complete cases" if count else ""
+
+
+def _circumstances(made: Sequence[Result]) -> list[str]:
+    if not made:
+        return ["- No run has finished yet."]
+    records = [result.record for result in made]
+    days = sorted(record["date"][:10] for record in records)
+    seconds = sum(r.cpu_seconds + r.record["evaluation"]["cpu_seconds"] for r in made)
+    versions = {f"{n} {v}" for record in records for n, v in record["versions"].items()}
+    return [
+        f"- Made {days[0]} to {days[-1]} on {_listed(sorted({r['cpu'] for r in records}))}, one "
+        f"core a run; {seconds / 3600:.1f} hours of CPU time in all, evaluations included.",
+        f"- Versions: {_listed(sorted(versions))}.",
+        *_changed_configs(made),
+    ]
+
+
+def _changed_configs(made: Sequence[Result]) -> list[str]:
+    """Own up to runs of one table that were made before and after a config was edited."""
+    states: dict[str, set[str]] = {}
+    for result in made:
+        for name, digest in result.record["configs"].items():
+            states.setdefault(name, set()).add(digest)
+    mixed = sorted(name for name, digests in states.items() if len(digests) > 1)
+    return [f"- **Not all runs had the same {_listed(mixed)}.**"] if mixed else []
+
+
+def _listed(values: Sequence[object]) -> str:
+    return ", ".join(map(str, values))
+
+
+def _methods(rows: Sequence[Row]) -> str:
+    return "\n".join(
+        [
+            "## Dice by method and missing ratio",
+            "",
+            "Mean over all subsets, regions and testing cases, \N{PLUS-MINUS SIGN} standard "
+            "deviation over seeds. *Equal steps* (where nothing is said): as many optimiser steps, "
+            "of the same batch size, as all stages of the reference together. *Equal CPU time*: as "
+            "many epochs as fit into the CPU seconds that the reference's training took, of the "
+            "same missing ratio and seed.",
+            "",
+            markdown.methods_table(rows),
+            "![Dice against the missing ratio](dice.png)",
+            "",
+            markdown.worst_table(rows).rstrip(),
+        ]
+    )
+
+
+def _differences(rows: Sequence[Row], results: Results) -> str:
+    if not rows:
+        return ""
+    return "\n".join(
+        [
+            f"## {results.grid.reference} minus the others",
+            "",
+            "Percentage points of Dice, paired by seed and testing case; in brackets the 95 % "
+            f"bootstrap interval ({RESAMPLES} resamples of seeds and of cases). "
+            "Above 0: the reference is better. So few seeds say little about how much trainings "
+            "differ, so the intervals are rather too narrow than too wide; with one seed they hold "
+            "for these trainings only.",
+            "",
+            markdown.differences_table(rows).rstrip(),
+        ]
+    )
+
+
+def _gaps(rows: Sequence[Row], results: Results) -> str:
+    if not rows:
+        return ""
+    seeds = sorted({run.seed for run in results.grid.runs if run.group == "specialist"})
+    return "\n".join(
+        [
+            "## Share of the gap to the specialists",
+            "",
+            "A specialist is a plain network for one subset, trained on complete data, with as "
+            "many steps as each method here has for all subsets: fifteen times the training "
+            f"(seeds: {_listed(seeds)}). The gap is between {results.grid.baseline} and the mean "
+            "of the specialists; 100 % = as good as they. At missing ratios above 0 they have "
+            "seen more data than the methods.",
+            "",
+            markdown.gaps_table(rows).rstrip(),
+        ]
+    )
+
+
+def _ablation(rows: Sequence[Row], results: Results) -> str:
+    if not rows:
+        return ""
+    return "\n".join(
+        [
+            "## What each part is worth",
+            "",
+            f"{results.grid.reference} with one thing changed, and the same number of steps, at a "
+            f"missing ratio of {rows[0]['ratio']:g}; changed minus whole, as above. Below 0: the "
+            "change does harm.",
+            "",
+            markdown.ablation_table(rows),
+            "![What changes when a part is changed](ablation.png)",
+        ]
+    )
+
+
+def _subsets(rows: Sequence[Row]) -> str:
+    lines = ["## Dice by subset"]
+    for ratio in dict.fromkeys(row["ratio"] for row in rows):
+        here = [row for row in rows if row["ratio"] == ratio]
+        lines += ["", f"Missing ratio {ratio:g}:", "", markdown.subsets_table(here).rstrip()]
+    return "\n".join(lines) if rows else ""
+
+
+def _costs(rows: Sequence[Row]) -> str:
+    return "\n".join(
+        [
+            "## Cost of one training",
+            "",
+            "Means over missing ratios and seeds; CPU seconds of one core, data preparation "
+            "included, evaluation not.",
+            "",
+            markdown.costs_table(rows).rstrip(),
+        ]
+    )
+
+
+def _ratios(path: Path) -> str:
+    if not path.is_file():
+        return ""
+    costs = json.loads(path.read_text(encoding="utf-8"))
+    settings = costs["settings"]
+    return "\n".join(
+        [
+            "## Cost beside the plain U-Net",
+            "",
+            f"`--grid cost`, {costs['date'][:10]}: medians of {settings['repeats']} turns, one "
+            f"core, crops of {settings['crop']} in batches of {settings['batch']}, windows of "
+            f"{settings['window']} voxels a side.",
+            "",
+            cost.table(costs).rstrip(),
+        ]
+    )
+
+
+def _rebuilding(path: Path) -> str:
+    if not path.is_file():
+        return ""
+    return "\n".join(
+        [
+            "## A modality that was never scanned together with another one",
+            "",
+            "`--grid rebuilding`: half of the training cases have FLAIR alone, the rest the other "
+            "three. FLAIR of complete testing cases, rebuilt from those three after pre-training; "
+            "inside the brain, mean over cases, then over seeds (lowest to highest seed).",
+            "",
+            rebuilding.table(json.loads(path.read_text(encoding="utf-8"))).rstrip(),
+        ]
+    )

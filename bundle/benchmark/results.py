@@ -1,0 +1,181 @@
+"""The record that a finished run leaves: one JSON file, enough to make every table again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from bundle.atomic import write_text_atomically
+from bundle.benchmark.plan import Grid, Group, Run
+from bundle.metrics import Score
+
+# {subset: {region: [Dice of every case, in the order of the record's `cases`]}}
+Dice = Mapping[str, Mapping[str, Sequence[float]]]
+
+# A line of a table: column -> value; None = not there (yet).
+Row = dict[str, Any]
+
+
+def record_path(output_dir: str | Path, name: str) -> Path:
+    """Where a run's record lies once the run has finished."""
+    return Path(output_dir) / "runs" / f"{name}.json"
+
+
+def write_record(record: Mapping[str, Any], path: Path) -> None:
+    """Write a record, whole or not at all."""
+    write_text_atomically(path, json.dumps(record, allow_nan=False) + "\n")
+
+
+def compact_dice(rows: Sequence[Score]) -> tuple[list[str], Dice]:
+    """Turn score rows into the case names and, by subset and region, one number a case.
+
+    Raises:
+        ValueError: a subset or region that was not scored for every case.
+    """
+    cases = sorted({row.case for row in rows})
+    places: dict[str, dict[str, dict[str, float]]] = {}
+    for row in rows:
+        places.setdefault(row.subset, {}).setdefault(row.region, {})[row.case] = round(row.dice, 4)
+    for subset, regions in places.items():
+        for region, of_case in regions.items():
+            if len(of_case) != len(cases):
+                raise ValueError(
+                    f"expected Dice of {len(cases)} cases for {region} of {subset}, "
+                    f"got {len(of_case)}. Test on cases that have every modality."
+                )
+    return cases, {
+        subset: {region: [of_case[case] for case in cases] for region, of_case in regions.items()}
+        for subset, regions in places.items()
+    }
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run, or one that was found not to be possible.
+
+    Attributes:
+        run: what was planned.
+        record: what its file holds.
+    """
+
+    run: Run
+    record: Mapping[str, Any]
+
+    @property
+    def not_possible(self) -> str:
+        """Why the run could not be made; empty = it was made."""
+        return self.record.get("not_possible", "")
+
+    @property
+    def cases(self) -> list[str]:
+        """Names of the testing cases, sorted."""
+        return self.record["cases"]
+
+    @cached_property
+    def scores(self) -> dict[str, np.ndarray]:
+        """Dice, 0 to 1, by subset: (cases, R) float."""
+        return {
+            subset: np.array(list(regions.values())).T
+            for subset, regions in self.record["dice"].items()
+        }
+
+    @cached_property
+    def case_means(self) -> np.ndarray:
+        """Dice of each testing case over subsets and regions: (cases,) float."""
+        return np.mean([scores.mean(1) for scores in self.scores.values()], axis=0)
+
+    @cached_property
+    def subset_means(self) -> dict[str, float]:
+        """Dice of each subset over cases and regions."""
+        return {subset: float(scores.mean()) for subset, scores in self.scores.items()}
+
+    @property
+    def dice(self) -> float:
+        """Dice over cases, subsets and regions."""
+        return float(self.case_means.mean())
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of all stages."""
+        return sum(stage["steps"] for stage in self.record["stages"])
+
+    @property
+    def cpu_seconds(self) -> float:
+        """CPU seconds of all stages, without the evaluation."""
+        return sum(stage["cpu_seconds"] for stage in self.record["stages"])
+
+    @property
+    def epoch_cpu_seconds(self) -> float:
+        """CPU seconds of an epoch of the last stage."""
+        last = self.record["stages"][-1]
+        return last["cpu_seconds"] / last["epochs"]
+
+
+@dataclass(frozen=True)
+class Results:
+    """The finished runs of a grid.
+
+    Attributes:
+        grid: the plan.
+        finished: by name, those whose record fits the plan.
+    """
+
+    grid: Grid
+    finished: Mapping[str, Result]
+
+    def of(self, group: Group, label: str, ratio: float) -> dict[int, Result]:
+        """Pick the runs with scores of one cell of a table, by seed."""
+        return {
+            result.run.seed: result
+            for result in self.finished.values()
+            if (result.run.group, result.run.label, result.run.ratio) == (group, label, ratio)
+            and not result.not_possible
+        }
+
+    def why_not(self, group: Group, label: str, ratio: float) -> str:
+        """Say why a cell of a table has fewer runs than planned; empty = no such reason."""
+        reasons = {
+            result.not_possible
+            for result in self.finished.values()
+            if (result.run.group, result.run.label, result.run.ratio) == (group, label, ratio)
+        }
+        return "; ".join(sorted(reasons - {""}))
+
+    def labels(self, group: Group) -> list[str]:
+        """List a group's labels in the grid's order, run or not."""
+        return list(dict.fromkeys(run.label for run in self.grid.runs if run.group == group))
+
+    def ratios(self, group: Group) -> list[float]:
+        """List a group's missing ratios, smallest first, run or not."""
+        return sorted({run.ratio for run in self.grid.runs if run.group == group})
+
+
+State = Literal["finished", "changed", "missing"]
+
+
+def read_result(run: Run, digest: str, output_dir: str | Path) -> tuple[State, Result | None]:
+    """Read a run's record.
+
+    Returns:
+        "finished" and the result; "changed" if what lies there was planned otherwise; or "missing".
+    """
+    path = record_path(output_dir, run.name)
+    if not path.is_file():
+        return "missing", None
+    record = json.loads(path.read_text(encoding="utf-8"))
+    if record["digest"] != digest:
+        return "changed", None
+    return "finished", Result(run, record)
+
+
+def read_results(grid: Grid, output_dir: str | Path) -> Results:
+    """Read the records of a grid's finished runs."""
+    digests = grid.digests()
+    found = [read_result(run, digests[run.name], output_dir)[1] for run in grid.runs]
+    return Results(grid, {result.run.name: result for result in found if result is not None})

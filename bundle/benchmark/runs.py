@@ -1,0 +1,215 @@
+"""One run: its trainings, its evaluation and its record, all through the bundle's own configs."""
+
+from __future__ import annotations
+
+import gc
+import io
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from bundle.benchmark.plan import Phantom, Run, Stage
+from bundle.benchmark.provenance import CONFIGS, circumstances, config_digests
+from bundle.benchmark.results import Result, compact_dice, record_path, write_record
+from bundle.data.datalist import load_datalist
+from bundle.data.demo import phantom_with_gaps
+from bundle.data.phantom import ensure_phantom
+from bundle.datasets import formable
+from bundle.modalities import BRATS_MODALITIES
+from bundle.report import read_csv
+
+_PHANTOM_SEED = 0
+
+
+def prepare_data(run: Run, output_dir: str | Path) -> str:
+    """Return the run's datalist; write what is not there yet. Not for two processes at once."""
+    with redirect_stdout(io.StringIO()):
+        return phantom_with_gaps(
+            str(_phantom_folder(run.phantom, output_dir)),
+            ratio=run.ratio,
+            sections=["training"],
+            seed=_PHANTOM_SEED,
+            counts={"training": run.phantom.training, "testing": run.phantom.testing},
+            size=run.phantom.size,
+            absence_seed=run.seed,
+        )
+
+
+def whole_phantom(phantom: Phantom, output_dir: str | Path) -> str:
+    """Return the datalist of the phantom without gaps; write what is not there yet."""
+    with redirect_stdout(io.StringIO()):
+        path = ensure_phantom(
+            str(_phantom_folder(phantom, output_dir)),
+            sections={"training": phantom.training, "testing": phantom.testing},
+            size=phantom.size,
+            seed=_PHANTOM_SEED,
+        )
+    return str(path)
+
+
+def _phantom_folder(phantom: Phantom, output_dir: str | Path) -> Path:
+    name = f"phantom_{phantom.training}_{phantom.testing}_{phantom.size}"
+    return Path(output_dir).absolute() / name
+
+
+def execute(
+    run: Run,
+    before: Mapping[str, Result],
+    digests: Mapping[str, str],
+    datalists: Mapping[str, str],
+    output_dir: str,
+    keep: bool = False,
+) -> None:
+    """Make a run in this process and write its record; what it prints goes into its log.
+
+    An earlier attempt's files are forgotten: CPU time is only known of a run made in one go.
+
+    Args:
+        run: what to run.
+        before: results of the runs in `run.after`, by name.
+        digests: of the descriptions, by run name, for the record.
+        datalists: the data from `prepare_data`, by run name.
+        output_dir: the grid's folder; the run's own folder is in there.
+        keep: True = leave checkpoints and reports in the run's folder.
+    """
+    scratch = Path(output_dir) / "scratch" / run.name
+    shutil.rmtree(scratch, ignore_errors=True)
+    log = Path(output_dir) / "logs" / f"{run.name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with _output_into(log):
+            made = _make(run, datalists[run.name], scratch, before)
+    except Exception as error:
+        raise _root(error)  # noqa: B904 - the chain is what it is the root of
+    record = {"run": asdict(run), "digest": digests[run.name], **circumstances(), **made}
+    write_record(record, record_path(output_dir, run.name))
+    if not keep:
+        shutil.rmtree(scratch, ignore_errors=True)
+    # A workflow is a web of references, its cases included; the worker has more runs to make.
+    gc.collect()
+
+
+def _root(error: BaseException) -> BaseException:
+    """Find what went wrong at first; MONAI reports it as a config expression that failed."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+@contextmanager
+def _output_into(path: Path) -> Iterator[None]:
+    """Send the process's output to a file.
+
+    Below Python, because MONAI's loggers keep the stream that they found first.
+    """
+    kept = os.dup(1), os.dup(2)
+    try:
+        with path.open("wb") as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for number, old in enumerate(kept, 1):
+            os.dup2(old, number)
+            os.close(old)
+
+
+def _make(run: Run, datalist: str, scratch: Path, before: Mapping[str, Result]) -> dict[str, Any]:
+    training = load_datalist(datalist, BRATS_MODALITIES)["training"]
+    usable = [item for item in training if formable(item, run.needs)]
+    if not usable:
+        needed = "+".join(run.needs)
+        return {"not_possible": f"no case of {len(training)} has {needed}"}
+    stages = [_train(run, stage, datalist, scratch, before) for stage in run.stages]
+    cost = _evaluate(run, datalist, scratch)
+    cases, dice = compact_dice(read_csv(scratch / "results" / "scores.csv"))
+    return {
+        "stages": stages,
+        "evaluation": cost,
+        "configs": config_digests(run),
+        "cases": cases,
+        "dice": dice,
+    }
+
+
+def _train(
+    run: Run, stage: Stage, datalist: str, scratch: Path, before: Mapping[str, Result]
+) -> dict[str, Any]:
+    epochs = epochs_of(run, stage, before)
+    settings = {**_settings(run, stage, datalist, scratch), "max_epochs": epochs}
+    parser, cost = run_configs(stage.configs, settings)
+    return {
+        "configs": list(stage.configs),
+        "epochs": epochs,
+        "steps": parser.get_parsed_content("train#trainer").state.iteration,
+        "training_cases": len(parser.get_parsed_content("train#dataset")),
+        **cost,
+    }
+
+
+def epochs_of(run: Run, stage: Stage, before: Mapping[str, Result]) -> int:
+    """Say how long a stage lasts: as planned, or as the CPU time of another run allows, at least 1.
+
+    Args:
+        run: whose stage it is.
+        stage: the stage.
+        before: results of the runs in `run.after`, by name.
+    """
+    if stage.epochs is not None or run.same_time is None:
+        return int(stage.epochs or 1)
+    budget = before[run.same_time.budget_of].cpu_seconds
+    return max(1, round(budget / before[run.same_time.pace_of].epoch_cpu_seconds))
+
+
+def _evaluate(run: Run, datalist: str, scratch: Path) -> dict[str, float]:
+    stage = run.stages[-1]
+    subsets = {} if run.subsets is None else {"evaluate_subsets": list(run.subsets)}
+    quick = {"pictures": False, "validate#key_metric#mean_dice#hd95": False}
+    settings = {**_settings(run, stage, datalist, scratch), **quick, **subsets}
+    return run_configs([*stage.configs, "evaluate.json"], settings)[1]
+
+
+def _settings(run: Run, stage: Stage, datalist: str, scratch: Path) -> dict[str, Any]:
+    return {
+        "datalist_file": datalist,
+        "dataset_dir": str(Path(datalist).parent),
+        "output_dir": str(scratch / "results"),
+        "ckpt_dir": str(scratch / "models"),
+        "seed": run.seed,
+        **stage.overrides,
+    }
+
+
+def run_configs(names: Sequence[str], settings: Mapping[str, Any]) -> tuple[Any, dict[str, float]]:
+    """Run configs as `monai.bundle run` does; return their parser and what it cost.
+
+    Args:
+        names: of files in configs/.
+        settings: ids and values that come last.
+    """
+    from monai.bundle import ConfigWorkflow
+
+    wall, cpu = time.perf_counter(), time.process_time()
+    workflow = ConfigWorkflow(
+        config_file=[str(CONFIGS / name) for name in names],
+        meta_file=str(CONFIGS / "metadata.json"),
+        logging_file=str(CONFIGS / "logging.conf"),
+        workflow_type="train",
+        **settings,
+    )
+    workflow.initialize()
+    workflow.run()
+    workflow.finalize()
+    cost = {
+        "wall_seconds": round(time.perf_counter() - wall, 2),
+        "cpu_seconds": round(time.process_time() - cpu, 2),
+    }
+    return workflow.parser, cost

@@ -1,0 +1,128 @@
+"""How far apart two methods are, and how sure that is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bundle.benchmark.results import Result, Results
+
+RESAMPLES = 10_000
+_LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A mean paired difference of Dice with its confidence interval.
+
+    Attributes:
+        mean: first minus second, -1 to 1.
+        low, high: the ends of the 95 % interval.
+        seeds: how many pairs of trainings.
+        cases: how many test cases each.
+    """
+
+    mean: float
+    low: float
+    high: float
+    seeds: int
+    cases: int
+
+
+def bootstrap_interval(differences: np.ndarray, resamples: int = RESAMPLES) -> tuple[float, float]:
+    """95 % percentile interval of the mean, resampling trainings and test cases.
+
+    Seeds and cases cross: every training is tested on the same cases. Both are therefore drawn with
+    replacement on their own, and a drawn case counts for all drawn seeds alike. The generator's
+    seed is fixed: the same differences give the same interval.
+
+    Args:
+        differences: (seeds, cases) float.
+        resamples: how many.
+
+    Returns:
+        Its lower and upper end. With one seed only the cases vary.
+
+    Source: Owen, The pigeonhole bootstrap, Annals of Applied Statistics 2007.
+    """
+    generator = np.random.default_rng(0)
+    seeds, cases = differences.shape
+    of_seeds = generator.multinomial(seeds, np.full(seeds, 1 / seeds), resamples) / seeds
+    of_cases = generator.multinomial(cases, np.full(cases, 1 / cases), resamples) / cases
+    means = ((of_seeds @ differences) * of_cases).sum(1)
+    tail = (1 - _LEVEL) / 2
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def paired_difference(
+    first: Mapping[int, Result], second: Mapping[int, Result]
+) -> Difference | None:
+    """Compare two methods on the seeds that both have, case by case.
+
+    Args:
+        first: results by seed.
+        second: results by seed.
+
+    Returns:
+        The difference of Dice, mean over subsets and regions; None = no seed in common.
+
+    Raises:
+        ValueError: two results of a seed were tested on other cases or subsets.
+    """
+    seeds = sorted(first.keys() & second.keys())
+    if not seeds:
+        return None
+    differences = np.array([_case_differences(first[seed], second[seed]) for seed in seeds])
+    low, high = bootstrap_interval(differences)
+    return Difference(float(differences.mean()), low, high, *differences.shape)
+
+
+def _case_differences(first: Result, second: Result) -> np.ndarray:
+    if first.cases != second.cases or first.scores.keys() != second.scores.keys():
+        raise ValueError(
+            f"expected {first.run.name} and {second.run.name} tested on the same cases and "
+            f"subsets, got {len(first.cases)} and {len(second.cases)} cases, "
+            f"{len(first.scores)} and {len(second.scores)} subsets. Run both again."
+        )
+    return first.case_means - second.case_means
+
+
+def mean_and_spread(values: Sequence[float]) -> tuple[float | None, float | None]:
+    """Mean and standard deviation (n - 1); None where there is none."""
+    if not values:
+        return None, None
+    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
+def mean_dice(found: Mapping[int, Result]) -> float | None:
+    """Average Dice over trainings, given by seed; None = there are none."""
+    return mean_and_spread([result.dice for result in found.values()])[0]
+
+
+def subset_means(found: Mapping[int, Result]) -> dict[str, float]:
+    """Average each subset's Dice over trainings, given by seed; {} = there are none."""
+    means = [result.subset_means for result in found.values()]
+    return (
+        {subset: float(np.mean([m[subset] for m in means])) for subset in means[0]} if means else {}
+    )
+
+
+def specialists_dice(results: Results) -> dict[str, float]:
+    """Dice of every subset by its own specialist, mean over seeds; {} until all are there."""
+    labels = results.labels("specialist")
+    dice: dict[str, float] = {}
+    for subset in labels:
+        dice |= subset_means(results.of("specialist", subset, 0.0))
+    return dice if len(dice) == len(labels) else {}
+
+
+def gap_closed(method: float, baseline: float, ceiling: float) -> float | None:
+    """Share of the way from baseline to ceiling that a method has gone.
+
+    Returns:
+        1 = all of it; above 1 or below 0 is possible; None = the ceiling is not above the baseline.
+    """
+    return (method - baseline) / (ceiling - baseline) if ceiling > baseline else None

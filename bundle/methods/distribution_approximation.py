@@ -1,0 +1,141 @@
+"""Supervision for modalities that were never scanned: their distribution is known from others.
+
+Letters besides the legend of `bundle.modalities`: N and P patches, K descriptors of a patch.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from bundle.losses.distribution import conditional_matching, marginal_matching
+from bundle.networks.descriptors import patch_descriptors
+from bundle.networks.distribution_bank import ConditionalGaussian, DistributionBank
+
+
+class DistributionApproximation(nn.Module):
+    """Compare what was rebuilt for truly absent modalities with what the bank knows of them.
+
+    The Gaussians are drawn from the bank when first needed and kept until it was updated `refresh`
+    times here, or changed in any other way (merged, reset, loaded).
+
+    Args:
+        bank: statistics of `len(DESCRIPTORS)` descriptors; filled by `update`, or loaded.
+        patch: side of a patch in voxels; small against the crop, so that a crop has many.
+        marginal_weight: factor of the term `marginal`.
+        conditional_weight: factor of the term `conditional`.
+        cap: see `conditional_matching`; None = no cap.
+        refresh: after how many updates the Gaussians are drawn anew.
+        minimum_patches: a modality that the bank saw in fewer patches is left out: its variances
+            would be too rough to measure by. `bank.check_seen` is the loud way.
+
+    Source: our reading of the "distribution approximation" of arXiv 2406.01987 (DESIGN.md 1.1).
+    """
+
+    def __init__(
+        self,
+        bank: DistributionBank,
+        patch: int = 8,
+        marginal_weight: float = 1.0,
+        conditional_weight: float = 1.0,
+        cap: float | None = 3.0,
+        refresh: int = 50,
+        minimum_patches: int = 100,
+    ) -> None:
+        super().__init__()
+        self.bank, self.patch, self.cap = bank, patch, cap
+        self.marginal_weight, self.conditional_weight = marginal_weight, conditional_weight
+        self.refresh, self.minimum_patches = refresh, minimum_patches
+        self._learnable: list[bool] | None = None
+        self._conditionals: dict[tuple, ConditionalGaussian] = {}
+        self._pending_updates = 0
+        self._known_version = bank.version
+
+    @torch.no_grad()
+    def update(self, image: Tensor, present: Tensor, brain: Tensor) -> None:
+        """Add a batch to the bank; arguments as in `forward`."""
+        self._forget_if_changed()
+        descriptors, valid = patch_descriptors(image, brain, self.patch)
+        self.bank.update(descriptors, present, valid)
+        self._known_version = self.bank.version
+        self._pending_updates += 1
+        if self._pending_updates >= self.refresh:
+            self._forget()
+
+    def forward(
+        self, rebuilt: Tensor, image: Tensor, present: Tensor, brain: Tensor
+    ) -> dict[str, Tensor]:
+        """Compute the loss terms of the modalities that were truly absent.
+
+        The only gradient is into `rebuilt`, at the brain voxels of absent modalities in valid
+        patches.
+
+        Args:
+            rebuilt: (B, M, D, H, W) float, z-scores, the reconstruction of every modality.
+            image: (B, M, D, H, W) float, same unit; an absent modality may hold anything, NaN
+                included.
+            present: (B, M) bool, True = the modality was truly scanned. Not what random dropping
+                left: a dropped modality has a target.
+            brain: (B, 1, D, H, W) bool, True = inside the brain.
+
+        Returns:
+            Weighted scalars, never NaN for finite input: `marginal`, averaged over the absent
+            modalities, whose patches are pooled over the batch, and `conditional`, averaged over
+            the absent modalities of each case. Exactly 0, and without gradient, where nothing is
+            absent, no patch is valid or the bank does not know the modality.
+        """
+        self._forget_if_changed()
+        completed = torch.where(present[..., None, None, None], image.detach(), rebuilt)
+        descriptors, valid = patch_descriptors(completed, brain, self.patch)
+        pooled: dict[int, list[Tensor]] = {}
+        conditional = []
+        for case, here in enumerate(present.tolist()):
+            patches = descriptors[case][:, valid[case]]
+            for target in self._targets(here) if patches.shape[1] else ():
+                pooled.setdefault(target, []).append(patches[target])
+                conditional.append(self._match_conditional(patches, target, here))
+        marginal = [self._match_marginal(rows, target) for target, rows in pooled.items()]
+        zero = descriptors.new_zeros(())
+        return {
+            "marginal": self.marginal_weight * (torch.stack(marginal).mean() if marginal else zero),
+            "conditional": self.conditional_weight
+            * (torch.stack(conditional).mean() if conditional else zero),
+        }
+
+    def _targets(self, here: list[bool]) -> list[int]:
+        if all(here):
+            return []
+        if self._learnable is None:
+            self._learnable = (self.bank.counts.diagonal() >= self.minimum_patches).tolist()
+        return [m for m, scanned in enumerate(here) if not scanned and self._learnable[m]]
+
+    def _match_conditional(self, patches_MPK: Tensor, target: int, here: list[bool]) -> Tensor:
+        gaussian = self._conditional(target, tuple(here), patches_MPK.device)
+        given = patches_MPK[torch.tensor(here)].detach().transpose(0, 1).flatten(1)
+        return conditional_matching(
+            patches_MPK[target], gaussian.mean(given), gaussian.covariance, self.cap
+        )
+
+    def _match_marginal(self, rows: list[Tensor], target: int) -> Tensor:
+        # Conditioned on nothing: so it is kept beside the other conditionals, on the right device.
+        nothing = (False,) * len(self.bank.names)
+        gaussian = self._conditional(target, nothing, rows[0].device)
+        return marginal_matching(torch.cat(rows), gaussian.bias, gaussian.covariance)
+
+    def _conditional(
+        self, target: int, given: tuple[bool, ...], device: torch.device
+    ) -> ConditionalGaussian:
+        key = (target, given, device)
+        if key not in self._conditionals:
+            drawn = self.bank.conditional(target, torch.tensor(given))
+            self._conditionals[key] = ConditionalGaussian(*(t.to(device) for t in drawn))
+        return self._conditionals[key]
+
+    def _forget_if_changed(self) -> None:
+        if self.bank.version != self._known_version:
+            self._forget()
+
+    def _forget(self) -> None:
+        self._learnable, self._pending_updates = None, 0
+        self._conditionals.clear()
+        self._known_version = self.bank.version

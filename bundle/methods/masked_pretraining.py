@@ -1,0 +1,123 @@
+"""Stage 1: rebuild masked patches and dropped modalities; supervise the absent ones as well."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+import torch
+from ignite.engine import Engine
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from bundle.losses.rebuilding import brain_mask, rebuilding_error
+from bundle.methods.base import Method
+from bundle.methods.distribution_approximation import DistributionApproximation
+from bundle.modalities import draw_subset, keep_only
+
+logger = logging.getLogger(__name__)
+
+
+class MaskedPretraining(Method):
+    """Train a masked autoencoder on cases as they are, gaps included.
+
+    Of every case some modalities are dropped, then patches of the remaining ones are masked, until
+    `masking` of all patches that were scanned are hidden. What was scanned is rebuilt with a
+    target; what was not is supervised by `distribution`. Randomness comes from PyTorch's global
+    generator.
+
+    Args:
+        network: a `bundle.networks.masked_autoencoder.MaskedAutoencoder`.
+        masking: share of the scanned patches that the encoder does not see, 0 to below 1.
+        patch: voxels along each side of a patch.
+        distribution: distribution approximation for the absent modalities; None = none.
+
+    Raises:
+        ValueError: `masking` outside its range.
+
+    Source: our reading of arXiv 2406.01987, DESIGN.md section 1.1.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        masking: float = 0.875,
+        patch: int = 8,
+        distribution: DistributionApproximation | None = None,
+    ) -> None:
+        super().__init__(network)
+        if not 0 <= masking < 1:
+            raise ValueError(f"expected masking from 0 to below 1, got {masking}")
+        self.masking = masking
+        self.patch = patch
+        self.distribution = distribution
+
+    def losses(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Compute `rebuilding` and the terms of `distribution`; shapes as in `Method.losses`."""
+        present = batch["present"]
+        image = keep_only(batch["image"], present)
+        brain = brain_mask(image, present)
+        visible = draw_visible(present, image.shape[2:], self.masking, self.patch)
+        rebuilt = self.network.rebuild(self.network.encode(image, visible))
+        losses = {"rebuilding": rebuilding_error(rebuilt, image, present, brain)}
+        if self.distribution is not None:
+            losses |= self.distribution(rebuilt, image, present, brain)
+        return losses
+
+    def attach(self, engine: Engine) -> None:
+        """Fill the bank with one pass over the training cases, unless it was loaded.
+
+        Raises:
+            ValueError: a modality that no training case has.
+        """
+        if self.distribution is None:
+            return
+        if bool(self.distribution.bank.counts.any()):
+            logger.info("the bank of statistics was loaded with the training state")
+        else:
+            for batch in tqdm(engine.data_loader, "collecting statistics", disable=None):
+                # A MetaTensor would carry its bookkeeping into every sum.
+                image = torch.as_tensor(batch["image"]).as_subclass(Tensor)
+                image = image.to(engine.state.device)
+                present = torch.as_tensor(batch["present"]).as_subclass(Tensor).to(image.device)
+                image = keep_only(image, present)
+                self.distribution.update(image, present, brain_mask(image, present))
+        self.distribution.bank.check_seen()
+
+
+def draw_visible(
+    present: Tensor,
+    size: tuple[int, ...],
+    masking: float,
+    patch: int,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Draw which patches of which modalities the encoder sees.
+
+    First a non-empty subset of the present modalities, all equally likely; then, among its patches
+    and without replacement, `1 - masking` of the number that was scanned, or all where dropping
+    has hidden that many already.
+
+    Args:
+        present: (B, M) bool, True = available.
+        size: D, H, W in voxels; a last patch may be cut off by the edge.
+        masking: share of the scanned patches to hide.
+        patch: voxels along each side of a patch.
+        generator: source of randomness on the CPU; None = PyTorch's global one.
+
+    Returns:
+        (B, M, D, H, W) bool, True = visible; at least one patch a case.
+    """
+    kept = draw_subset(present, generator).cpu()
+    grid = [-(-length // patch) for length in size]
+    patches = grid[0] * grid[1] * grid[2]
+    visible = torch.zeros(*present.shape, patches, dtype=torch.bool)
+    for case, modalities in enumerate(kept):
+        candidates = modalities.repeat_interleave(patches).nonzero().flatten()
+        count = max(1, round((1 - masking) * int(present[case].sum()) * patches))
+        chosen = candidates[torch.randperm(len(candidates), generator=generator)[:count]]
+        visible[case].view(-1)[chosen] = True
+    visible = visible.reshape(*present.shape, *grid)
+    for axis, length in enumerate(size, start=2):
+        visible = visible.repeat_interleave(patch, axis).narrow(axis, 0, length)
+    return visible.to(present.device)

@@ -1,0 +1,149 @@
+"""The universal network: any subset in, regions out, and on request the missing scans."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+
+import torch
+from monai.networks.nets import SegResNetDS
+from torch import Tensor, nn
+
+from bundle.modalities import derive_presence
+from bundle.networks.decoder import Decoder
+from bundle.networks.hypernetwork import Hypernetwork
+from bundle.networks.masked_autoencoder import MaskedAutoencoder, StandIn, rescaling
+
+
+class UniversalNetwork(nn.Module):
+    """The masked autoencoder's encoder, a segmentation decoder, and parameters for each subset.
+
+    At the start it computes what a `UNet` with the same weights would of an input that is rescaled:
+    stand-ins are zero, the hypernetwork changes nothing.
+
+    Args:
+        modalities: M.
+        regions: R.
+        filters, blocks_down, deep_supervision: as in `bundle.networks.unet.UNet`.
+        hypernetwork: False = the same parameters for every subset.
+        stand_in_size, rescale: as in `bundle.networks.masked_autoencoder.MaskedAutoencoder`.
+
+    Source: our reading of arXiv 2406.01987, DESIGN.md section 1.1.
+    """
+
+    def __init__(
+        self,
+        modalities: int,
+        regions: int,
+        filters: int = 16,
+        blocks_down: Sequence[int] = (1, 2, 2, 4),
+        deep_supervision: int = 3,
+        hypernetwork: bool = True,
+        stand_in_size: int = 4,
+        rescale: bool = True,
+    ) -> None:
+        super().__init__()
+        levels = len(blocks_down)
+        if not 1 <= deep_supervision < levels:
+            raise ValueError(
+                f"expected 1 <= deep_supervision < {levels}, the number of levels in blocks_down, "
+                f"got {deep_supervision}"
+            )
+        self.autoencoder = MaskedAutoencoder(
+            modalities, filters, blocks_down, stand_in_size, rescale
+        )
+        body = SegResNetDS(
+            init_filters=filters,
+            in_channels=modalities,
+            out_channels=regions,
+            norm="instance",
+            blocks_down=tuple(blocks_down),
+            dsdepth=deep_supervision,
+        )
+        self.decoder = Decoder(body, deep_supervision)
+        self.hypernetwork: Hypernetwork | None = None
+        if hypernetwork:
+            self.hypernetwork = Hypernetwork(modalities, self.decoder.changes)
+
+    def encode(self, image: Tensor, present: Tensor) -> list[Tensor]:
+        """Encode the present modalities: features, finest first; the last is the bottleneck."""
+        return self.autoencoder.encode(image, present[:, :, None, None, None])
+
+    def decode(self, features: list[Tensor], present: Tensor) -> list[Tensor]:
+        """Predict logits at every supervised level, finest first, with the subset's parameters."""
+        if self.hypernetwork is None:
+            return self.decoder(features)
+        return self.decoder(features, self.hypernetwork(present))
+
+    def deep_logits(self, image: Tensor, present: Tensor | None = None) -> list[Tensor]:
+        """Predict at every supervised level.
+
+        Args:
+            image: (B, M, D, H, W) z-scores, 0 outside the brain.
+            present: (B, M) bool, True = available; None = every channel that is not all zero, which
+                holds for whole cases only.
+
+        Returns:
+            Region logits, finest first: (B, R, D, H, W), then (B, R, D/2, H/2, W/2), ...
+        """
+        if present is None:
+            present = derive_presence(image)
+        return self.decode(self.encode(image, present), present)
+
+    def forward(self, image: Tensor, present: Tensor | None = None) -> Tensor:
+        """Predict region logits (B, R, D, H, W); arguments as in `deep_logits`."""
+        return self.deep_logits(image, present)[0]
+
+    @torch.jit.unused
+    def personalise(self, present: Tensor) -> PersonalisedNetwork:
+        """Return the plain network of one subset: no prompts, no hypernetwork, no choice.
+
+        Args:
+            present: (M,) bool, True = available.
+
+        Returns:
+            A copy in evaluation mode whose output equals this network's for that subset.
+
+        Raises:
+            ValueError: nothing is present.
+        """
+        if not bool(present.any()):
+            raise ValueError("expected at least one present modality to personalise for, got none")
+        stand_in = deepcopy(self.autoencoder.stand_in)
+        encoder = deepcopy(self.autoencoder.encoder)
+        with torch.no_grad():
+            if self.autoencoder.rescale:
+                # The first layer is linear and without bias: what multiplies its input may as well
+                # multiply its weights.
+                encoder.conv_init.weight.mul_(rescaling(present[None, :, None]))
+            if self.hypernetwork is None:
+                decoder = deepcopy(self.decoder)
+            else:
+                decoder = self.decoder.rewritten(self.hypernetwork(present[None])[0])
+        return PersonalisedNetwork(stand_in, encoder, decoder, present).eval()
+
+
+class PersonalisedNetwork(nn.Module):
+    """A `UniversalNetwork` for one subset of modalities.
+
+    Args:
+        stand_in, encoder, decoder: its parts, with the subset's parameters written in.
+        present: (M,) bool, True = available.
+    """
+
+    def __init__(
+        self, stand_in: StandIn, encoder: nn.Module, decoder: Decoder, present: Tensor
+    ) -> None:
+        super().__init__()
+        self.stand_in = stand_in
+        self.encoder = encoder
+        self.decoder = decoder
+        self.register_buffer("present", present.clone())
+
+    def forward(self, image: Tensor, present: Tensor | None = None) -> Tensor:
+        """Predict region logits (B, R, D, H, W) of `image` (B, M, D, H, W).
+
+        `present` is taken for the sake of the contract and not read: the subset is fixed.
+        """
+        visible = self.present[None, :, None, None, None]
+        return self.decoder(self.encoder(self.stand_in(image, visible)))[0]

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from bundle.benchmark.markdown import (
+    ablation_table,
+    differences_table,
+    gaps_table,
+    interval,
+    methods_table,
+    pivot,
+    points,
+    worst_table,
+)
+
+
+def method(name="ours", **others):
+    row = {"comparison": "equal steps", "method": name, "ratio": 0.5, "seeds": 3, "dice": 0.7123}
+    row |= {"spread": 0.0123, "worst_subset": "t1", "worst_dice": 0.5, "not_possible": ""}
+    return row | others
+
+
+def difference(**others):
+    row = {"comparison": "equal steps", "other": "theirs", "ratio": 0.5, "difference": 0.0123}
+    return row | {"low": -0.004, "high": 0.0205, "seeds": 3, "cases": 16} | others
+
+
+def test_numbers_are_per_cent_with_spread():
+    lines = methods_table([method(), method(ratio=0.8, spread=None)]).splitlines()
+    assert lines[0] == "| Dice %, missing ratio | 0.5 | 0.8 |"
+    assert lines[2] == "| ours | 71.2 \N{PLUS-MINUS SIGN} 1.2 | 71.2 |"
+    assert worst_table([method()]).splitlines()[2] == "| ours | 50.0 (t1) |"
+
+
+def test_what_is_missing_is_a_dash_and_what_was_not_possible_says_so():
+    nothing = {"dice": None, "spread": None, "worst_subset": None, "worst_dice": None, "seeds": 0}
+    rows = [method(**nothing), method("full", **nothing, not_possible="no case of 24 has t1")]
+    assert methods_table(rows).splitlines()[2:] == [
+        "| ours | \N{EN DASH} |",
+        "| full | no complete case |",
+    ]
+    assert worst_table(rows).splitlines()[2:] == [
+        "| ours | \N{EN DASH} |",
+        "| full | no complete case |",
+    ]
+
+
+def test_cells_that_rest_on_fewer_seeds_say_so():
+    line = methods_table([method(), method(ratio=0.8, seeds=2)]).splitlines()[2]
+    number = "71.2 \N{PLUS-MINUS SIGN} 1.2"
+    assert line == f"| ours | {number} | {number} (n = 2) |"
+
+
+def test_equal_time_has_a_line_of_its_own():
+    lines = methods_table([method(), method(comparison="equal CPU time")]).splitlines()
+    assert [line.split("|")[1].strip() for line in lines[2:]] == ["ours", "ours, equal CPU time"]
+
+
+def test_differences_carry_a_sign_and_an_interval():
+    assert points(-0.0123) == "\N{MINUS SIGN}1.23"
+    assert interval(difference()) == "+1.23 [\N{MINUS SIGN}0.40, +2.05]"
+    assert interval(difference(difference=None)) == "\N{EN DASH}"
+    rows = [difference(), difference(ratio=0.8, seeds=1)]
+    cells = differences_table(rows).splitlines()[2].split(" | ")
+    assert cells[0] == "| theirs, equal steps"
+    assert cells[1] == interval(difference())
+    assert cells[2] == f"{interval(difference())} (n = 1) |"
+
+
+def test_the_share_of_a_gap_is_whole_per_cent():
+    rows = [
+        {"comparison": "equal steps", "ratio": r, "closed": c}
+        for r, c in ((0, 0.254), (1, None), (2, -0.5))
+    ]
+    assert (
+        gaps_table(rows).splitlines()[2]
+        == "| equal steps | 25 % | \N{EN DASH} | \N{MINUS SIGN}50 % |"
+    )
+
+
+def test_ablations_show_how_many_pairs_they_rest_on():
+    rows = [
+        difference(change="less", dice=0.65),
+        difference(change="more", dice=None, difference=None, seeds=None),
+    ]
+    assert ablation_table(rows).splitlines()[2:] == [
+        "| less | 65.0 | +1.23 [\N{MINUS SIGN}0.40, +2.05] | 3 x 16 |",
+        "| more | \N{EN DASH} | \N{EN DASH} | \N{EN DASH} |",
+    ]
+
+
+def test_a_pivot_keeps_the_order_and_fills_its_holes():
+    rows = [{"r": "b", "c": "y"}, {"r": "a", "c": "x"}, {"r": "b", "c": "x"}]
+    text = pivot(rows, lambda row: row["r"], lambda row: row["c"], lambda row: "1", "k")
+    assert text.splitlines() == [
+        "| k | y | x |",
+        "| --- | --: | --: |",
+        "| b | 1 | 1 |",
+        "| a | \N{EN DASH} | 1 |",
+    ]

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from bundle.benchmark.plan import Grid
+
+
+def test_a_name_may_come_once_and_others_wait_for_earlier_ones_only(grid):
+    first = grid.runs[0]
+    with pytest.raises(ValueError, match=f"expected each name once, got {first.name} twice"):
+        replace(grid, runs=(*grid.runs, first))
+    with pytest.raises(ValueError, match="Put the runs that others wait for first"):
+        replace(grid, runs=tuple(reversed(grid.runs)))
+
+
+def test_a_digest_changes_with_the_run_and_with_what_it_waits_for(grid):
+    before = grid.digests()
+    assert before == replace(grid, notes=()).digests()
+    changed = replace(grid.runs[0], stages=(replace(grid.runs[0].stages[0], epochs=4),))
+    after = Grid("small", "ours", "theirs", (changed, *grid.runs[1:])).digests()
+    different = {name for name in before if before[name] != after[name]}
+    assert different == {changed.name} | {r.name for r in grid.runs if changed.name in r.after}
+    assert len(different) == 2
+
+
+def test_digests_do_not_depend_on_the_order_of_overrides(grid, plan_run):
+    runs = []
+    for overrides in ({"a": 1, "b": 2}, {"b": 2, "a": 1}):
+        stage = replace(grid.runs[0].stages[0], overrides=overrides)
+        runs.append(plan_run("main", "ours", stages=(stage,)))
+    first, second = (Grid("g", "ours", "ours", (run,)).digests() for run in runs)
+    assert first == second

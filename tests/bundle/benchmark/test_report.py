@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import pytest
+
+from bundle.benchmark.report import write_report
+from bundle.benchmark.results import read_results
+
+
+@pytest.fixture
+def report(grid, tmp_path):
+    """Give report(): what the report on the records written so far says."""
+
+    def read():
+        return write_report(read_results(grid, tmp_path), tmp_path).read_text(encoding="utf-8")
+
+    return read
+
+
+def test_a_whole_grid_has_every_table_and_picture(grid, record, report, tmp_path):
+    for run in grid.runs:
+        record(grid, run, 0.6 + 0.1 * (run.label == "ours"))
+    text = report()
+    assert "**17 of 17 runs**." in text
+    assert "| theirs, equal steps | +10.00 [+10.00, +10.00] | +10.00 [+10.00, +10.00] |" in text
+    for part in ("An abacus", "torch 9.9", "2031-02-03", "Seeds: 0, 1.", "A note.", "0.0 hours"):
+        assert part in text
+    for name in ("dice.png", "ablation.png"):
+        assert f"]({name})" in text
+        assert (tmp_path / name).is_file()
+    tables = {path.stem for path in (tmp_path / "tables").iterdir()}
+    assert tables == {
+        *("runs", "methods", "differences", "gaps", "ablation", "subsets", "costs"),
+    }
+    assert text.endswith("|\n")
+
+
+def test_half_a_grid_says_how_much_is_there_and_shows_dashes(grid, record, report):
+    record(grid, grid.runs[0])
+    text = report()
+    assert "**1 of 17 runs**." in text
+    assert "| theirs | \N{EN DASH} | \N{EN DASH} |" in text
+    assert "| less | \N{EN DASH} | \N{EN DASH} | \N{EN DASH} |" in text
+
+
+def test_no_run_at_all_makes_a_report_too(report):
+    text = report()
+    assert "**0 of 17 runs**" in text
+    assert "No run has finished yet." in text
+
+
+def test_runs_that_were_not_possible_are_counted_and_named(grid, record, report):
+    record(grid, grid.runs[1], not_possible="no case of 3 has t1")
+    text = report()
+    assert "**1 of 17 runs**, 1 of them not possible for want of complete cases." in text
+    assert "| theirs | no complete case | \N{EN DASH} |" in text
+
+
+def test_runs_of_different_configs_are_owned_up_to(grid, record, report):
+    record(grid, grid.runs[0])
+    assert "Not all runs had the same" not in report()
+    record(grid, grid.runs[1], configs={"train.json": "bbbbbbbb"})
+    assert "**Not all runs had the same train.json.**" in report()
+
+
+def test_making_the_report_again_changes_nothing(grid, record, report):
+    for run in grid.runs[:5]:
+        record(grid, run)
+    assert report() == report()

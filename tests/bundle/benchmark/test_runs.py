@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bundle.benchmark import runs
+from bundle.benchmark.plan import SameTime, Stage
+from bundle.benchmark.results import record_path
+from bundle.benchmark.runs import _output_into, epochs_of, execute, prepare_data
+
+
+@pytest.mark.parametrize(("budget", "epochs"), [(20.0, 10), (21.1, 11), (0.3, 1)])
+def test_an_equal_time_stage_gets_the_epochs_that_fit(plan_run, result_of, budget, epochs):
+    run = plan_run("wall_clock", "theirs", same_time=SameTime("slow", "fast"))
+    costs = {"slow": (5, budget), "fast": (3, 6.0)}
+    before = {
+        name: result_of(run, stages=[{"epochs": count, "steps": 1, "cpu_seconds": seconds}])
+        for name, (count, seconds) in costs.items()
+    }
+    assert epochs_of(run, Stage((), None), before) == epochs
+    assert epochs_of(run, Stage((), 7), before) == 7
+
+
+def test_seeds_share_the_phantom_but_not_what_is_missing(plan_run, tmp_path):
+    paths = [prepare_data(plan_run("main", "ours", 0.5, seed), tmp_path) for seed in (0, 1)]
+    lists = [json.loads(Path(path).read_text()) for path in paths]
+    assert lists[0]["phantom"] == lists[1]["phantom"]
+    assert lists[0]["training"] != lists[1]["training"]
+    assert lists[0]["testing"] == lists[1]["testing"]
+    assert all(len(item["image"]) == 4 for item in lists[0]["testing"])
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_run_without_a_case_to_train_on_is_recorded_as_not_possible(plan_run, tmp_path):
+    run = plan_run("main", "full_only", 1.0, needs=("t1", "flair"))
+    datalist = prepare_data(run, tmp_path)
+    execute(run, {}, {run.name: "abc"}, {run.name: datalist}, str(tmp_path))
+    record = json.loads(record_path(tmp_path, run.name).read_text())
+    assert record["not_possible"] == "no case of 3 has t1+flair"
+    assert record["digest"] == "abc"
+    assert record["run"]["label"] == "full_only"
+    assert {"torch", "monai", "bundle"} <= set(record["versions"])
+    assert not (tmp_path / "scratch" / run.name).exists()
+
+
+def test_a_run_that_fails_leaves_no_record_and_gives_the_output_back(plan_run, tmp_path, capfd):
+    run = replace(plan_run("main", "ours"), name="broken")
+    with pytest.raises(FileNotFoundError):
+        execute(run, {}, {run.name: ""}, {run.name: str(tmp_path / "no.json")}, str(tmp_path))
+    assert not record_path(tmp_path, run.name).exists()
+    os.write(1, b"heard")
+    assert capfd.readouterr().out == "heard"
+
+
+def test_an_error_is_told_as_what_went_wrong_at_first(plan_run, tmp_path, monkeypatch):
+    def fail(*_):
+        try:
+            raise ValueError("the cause")
+        except ValueError as error:
+            raise RuntimeError("an expression failed") from error
+
+    monkeypatch.setattr(runs, "_make", fail)
+    with pytest.raises(ValueError, match="the cause"):
+        execute(plan_run("main", "ours"), {}, {}, {"main-ours-0-0": ""}, str(tmp_path))
+
+
+def test_output_from_below_python_goes_into_the_log(tmp_path, capfd):
+    with _output_into(tmp_path / "log"):
+        os.write(1, b"output\n")
+        os.write(2, b"errors\n")
+    assert (tmp_path / "log").read_text() == "output\nerrors\n"
+    assert capfd.readouterr() == ("", "")

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import csv
+
+import pytest
+
+from bundle.benchmark.results import read_results
+from bundle.benchmark.tables import all_tables, write_csv
+
+# What each label reaches; a case adds its own part, which pairing must cancel.
+DICE = {"ours": 0.7, "theirs": 0.6, "less": 0.65, "t1": 0.8, "flair": 0.75, "t1+flair": 0.85}
+CASE = {"a": 0.0, "b": 0.04, "c": -0.04, "d": 0.0}
+
+
+def dice_of(run):
+    level = DICE[run.label] - 0.2 * run.ratio + 0.02 * run.seed
+    level += 0.05 if run.group == "wall_clock" else 0.0
+
+    def dice(subset, region, case):
+        return level + CASE[case] - (0.03 if (subset, run.group) == ("t1", "main") else 0.0)
+
+    return dice
+
+
+@pytest.fixture
+def tables(grid, record, tmp_path):
+    """Give tables(left out): the tables of a grid whose other runs have finished."""
+
+    def make(*left_out):
+        for run in grid.runs:
+            if run.name not in left_out:
+                record(grid, run, dice_of(run))
+        return all_tables(read_results(grid, tmp_path))
+
+    return make
+
+
+def pick(rows, **values):
+    (row,) = [r for r in rows if all(r[key] == value for key, value in values.items())]
+    return row
+
+
+def test_methods_have_mean_spread_and_worst_subset(tables):
+    row = pick(tables()["methods"], method="ours", ratio=0.5, comparison="equal steps")
+    assert row["dice"] == pytest.approx(0.7 - 0.1 + 0.01 - 0.01)
+    assert row["spread"] == pytest.approx(0.02 / 2**0.5)
+    assert (row["seeds"], row["worst_subset"]) == (2, "t1")
+    assert row["worst_dice"] == pytest.approx(0.7 - 0.1 + 0.01 - 0.03)
+
+
+def test_differences_are_exact_for_equal_steps_and_equal_time(tables):
+    rows = tables()["differences"]
+    assert {row["other"] for row in rows} == {"theirs"}
+    for ratio in (0.0, 0.5):
+        row = pick(rows, ratio=ratio, comparison="equal steps")
+        assert [row[k] for k in ("difference", "low", "high")] == pytest.approx([0.1] * 3)
+        assert (row["seeds"], row["cases"]) == (2, 4)
+        row = pick(rows, ratio=ratio, comparison="equal CPU time")
+        # One of three subsets costs ours 0.03.
+        assert row["difference"] == pytest.approx(0.05 - 0.01)
+
+
+def test_the_gap_to_the_specialists_is_closed_by_its_share(tables):
+    row = pick(tables()["gaps"], ratio=0.0, comparison="equal steps")
+    assert row["specialists"] == pytest.approx(0.8)
+    assert row["baseline"] == pytest.approx(0.6)
+    assert row["closed"] == pytest.approx(0.5)
+
+
+def test_a_gap_is_measured_on_the_seeds_that_both_have(tables):
+    row = pick(tables("main-ours-0-1")["gaps"], ratio=0.0, comparison="equal steps")
+    assert (row["reference"], row["baseline"]) == pytest.approx((0.69, 0.59))
+
+
+def test_an_ablation_is_what_it_changes(tables):
+    (row,) = tables()["ablation"]
+    assert (row["change"], row["ratio"]) == ("less", 0.5)
+    assert row["difference"] == pytest.approx(-0.05 + 0.01)
+
+
+def test_subsets_come_with_the_specialists_where_nothing_is_missing(tables):
+    rows = tables()["subsets"]
+    assert pick(rows, ratio=0.0, subset="t1", method="specialists")["dice"] == pytest.approx(0.8)
+    assert pick(rows, ratio=0.5, subset="t1", method="ours")["dice"] == pytest.approx(0.58)
+    assert not [row for row in rows if row["ratio"] == 0.5 and row["method"] == "specialists"]
+
+
+def test_costs_are_means_of_one_training(tables):
+    row = pick(tables()["costs"], method="specialists")
+    assert [row[k] for k in ("runs", "steps", "cpu_seconds", "cpu_ms_per_step")] == [3, 30, 6, 200]
+
+
+def test_what_is_missing_is_none_and_costs_no_other_number(tables):
+    found = tables("main-ours-0.5-0", "main-ours-0.5-1", "specialist-t1-0-0", "ablation-less-0.5-0")
+    row = pick(found["methods"], method="ours", ratio=0.5)
+    assert (row["dice"], row["worst_subset"], row["seeds"]) == (None, None, 0)
+    assert pick(found["differences"], ratio=0.5, comparison="equal steps")["difference"] is None
+    assert pick(found["differences"], ratio=0.0, comparison="equal steps")["difference"] is not None
+    assert {row["closed"] for row in found["gaps"]} == {None}
+    assert found["ablation"][0]["difference"] is None
+    assert found["ablation"][0]["dice"] == pytest.approx(0.65 - 0.1 + 0.02)
+    assert [r["state"] for r in found["runs"] if r["run"] == "main-ours-0.5-0"] == ["missing"]
+
+
+def test_nothing_at_all_still_makes_tables(grid, tmp_path):
+    found = all_tables(read_results(grid, tmp_path))
+    assert all(row["dice"] is None for row in found["methods"])
+    assert "subsets" not in found
+
+
+def test_csv_files_hold_the_numbers_with_gaps_for_what_is_missing(tmp_path):
+    write_csv([{"a": 1 / 3, "b": None, "c": "x,y"}, {"a": 2, "b": 0.5, "c": ""}], tmp_path / "t")
+    with (tmp_path / "t").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert rows == [{"a": "0.333333", "b": "", "c": "x,y"}, {"a": "2", "b": "0.5", "c": ""}]
