@@ -74,12 +74,14 @@ def test_inference_builds_the_network_and_the_input_that_training_built():
     assert infer["preprocessing"]["transforms"] == wanted
 
 
-def test_method_overlay_holds_what_train_defaults_to():
-    train, overlay = ConfigParser(), ConfigParser()
-    train.read_config(str(CONFIGS / "train.json"))
-    overlay.read_config(str(CONFIGS / "method_modality_dropout.yaml"))
-    assert overlay["method"] == train["method"]
-    assert overlay["network_def"] == train["network_def"]
+def test_the_baselines_train_one_network():
+    definitions = []
+    for name in ("modality_dropout", "full_only", "specialist"):
+        overlay = ConfigParser()
+        overlay.read_config(str(CONFIGS / f"method_{name}.yaml"))
+        definitions.append(overlay["network_def"])
+    assert definitions[0]["_target_"] == "bundle.networks.unet.UNet"
+    assert definitions[0] == definitions[1] == definitions[2]
 
 
 def run_bundle(folder: Path, *names: str, **overrides: object) -> subprocess.CompletedProcess[str]:
@@ -103,7 +105,12 @@ def test_demo_trains_evaluates_and_segments_from_a_foreign_folder(tmp_path):
         "max_epochs": 1,
         "val_interval": 1,
     }
-    trained = run_bundle(tmp_path, "train.json", "demo.yaml", **shrunk)
+    pretrained = run_bundle(tmp_path, "train.json", "pretrain.yaml", "demo.yaml", **shrunk)
+    assert pretrained.returncode == 0, pretrained.stdout + pretrained.stderr
+
+    start = str(tmp_path / "demo" / "models" / "pretrained.ckpt")
+    trained = run_bundle(tmp_path, "train.json", "demo.yaml", **shrunk, pretrained_file=start)
+    assert "parameters start from" in trained.stdout
     assert trained.returncode == 0, trained.stdout + trained.stderr
     assert "train_loss" in trained.stdout
 

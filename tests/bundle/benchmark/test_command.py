@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -55,6 +56,21 @@ def test_what_went_wrong_is_the_exit_status_and_the_report_is_there(
         assert "not made: wall_clock-full_only-missing_0-seed_0 waits for" in told
     else:
         assert "the same command goes on" in told
+
+
+def test_a_measurement_is_made_in_a_process_of_its_own_and_its_table_printed(
+    tmp_path, capsys, monkeypatch
+):
+    workers = []
+
+    def make_executor(count):
+        workers.append(count)
+        return ThreadPoolExecutor(count)
+
+    monkeypatch.setitem(command.MEASUREMENTS, "cost", lambda folder: f"measured into {folder}")
+    assert benchmark(str(tmp_path), "cost", make_executor=make_executor)
+    assert capsys.readouterr().out == f"measured into {tmp_path}\n"
+    assert workers == [1]
 
 
 def test_the_verb_offers_what_the_command_takes():

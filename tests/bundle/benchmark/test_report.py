@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from bundle.benchmark.report import write_report
@@ -66,3 +68,18 @@ def test_making_the_report_again_changes_nothing(grid, record, report):
     for run in grid.runs[:5]:
         record(grid, run)
     assert report() == report()
+
+
+def test_cost_and_rebuilding_stand_in_the_report_once_they_were_measured(report, tmp_path):
+    assert "Cost beside" not in report()
+    names = ("step of stage 1", "step of stage 2", "window", "window, not personalised")
+    ratios = {**dict.fromkeys(names, 1.25), "memory of a window": 1.5}
+    settings = {"repeats": 3, "crop": 8, "batch": 2, "window": 16}
+    costs = {"ratios": ratios, "settings": settings, "date": "2031-02-03T04:05:06"}
+    (tmp_path / "cost.json").write_text(json.dumps(costs))
+    rebuilt = {"marginal, seed 0": {"psnr": [20.0], "ssim": [0.5]}}
+    (tmp_path / "rebuilding.json").write_text(json.dumps(rebuilt))
+    text = report()
+    assert "`--grid cost`, 2031-02-03: medians of 3 turns" in text
+    assert "| memory of a window | 1.50 | 1.15 |" in text
+    assert "| marginal | 20.00 (20.00 to 20.00) | 0.500 (0.500 to 0.500) |" in text
