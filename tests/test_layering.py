@@ -35,7 +35,7 @@ ALLOWED: dict[str, set[str]] = {
     "contact_sheet": {"metrics", "modalities", "regions"},
     "benchmark": {
         *("atomic", "data", "datasets", "heatmap", "metrics", "modalities", "regions", "report"),
-        *("methods", "networks"),
+        *("losses", "methods", "networks"),
     },
     "report": {"atomic", "heatmap", "contact_sheet", "metrics", "modalities", "regions"},
 }

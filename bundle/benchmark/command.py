@@ -50,6 +50,8 @@ def benchmark(
         ValueError: no such grid, no run that matches, or not a regular expression.
     """
     if grid in MEASUREMENTS:
+        if only or report_only:
+            raise ValueError(f"grid {grid}: expected neither --only nor --report_only, got one")
         with make_executor(1) as executor:
             print(executor.submit(MEASUREMENTS[grid], str(output_dir)).result())
         return True

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import platform
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -29,12 +31,20 @@ def circumstances() -> dict[str, Any]:
 
 
 def config_digests(run: Run) -> dict[str, str]:
-    """Hash every config file that a run reads: file name -> 8 hexadecimal digits."""
+    """Hash the bundle's code and every config file that a run reads: 8 hexadecimal digits each."""
     names = {name for stage in run.stages for name in stage.configs} | {"evaluate.json"}
-    return {
-        name: hashlib.sha256((CONFIGS / name).read_bytes()).hexdigest()[:8]
-        for name in sorted(names)
-    }
+    digests = {name: _digest([CONFIGS / name]) for name in sorted(names)}
+    return {**digests, "the code": code_digest()}
+
+
+@functools.cache
+def code_digest() -> str:
+    """Hash the code that this process runs, as it was when first asked: 8 hexadecimal digits."""
+    return _digest(sorted((Path(bundle.ROOT) / "bundle").rglob("*.py")))
+
+
+def _digest(files: Sequence[Path]) -> str:
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:8]
 
 
 def cpu_name() -> str:

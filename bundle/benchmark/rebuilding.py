@@ -18,6 +18,7 @@ from torch import Tensor
 from bundle.atomic import write_text_atomically
 from bundle.benchmark.grids import PATCHES
 from bundle.benchmark.plan import Phantom
+from bundle.benchmark.provenance import code_digest
 from bundle.benchmark.runs import run_configs, whole_phantom
 from bundle.data.datalist import load_datalist, write_datalist
 from bundle.datasets import CaseSubsets, labelled_cases
@@ -173,9 +174,12 @@ def measure(
     path = Path(output_dir) / FILE
     known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     datalist = unpaired(whole_phantom(phantom, output_dir), modality, _datalist_path(output_dir))
+    settings = {
+        **{"modality": modality, "epochs": epochs, "phantom": asdict(phantom)},
+        **{"overrides": {**PATCHES, **(overrides or {})}, "code": code_digest()},
+    }
     for seed in seeds:
         for variant in VARIANTS:
-            settings = {"modality": modality, "epochs": epochs, "phantom": asdict(phantom)}
             name = f"{variant}, seed {seed}"
             if known.get(name, {}).get("settings") != settings:
                 scores = _measure_one(datalist, variant, modality, seed, epochs, overrides or {})

@@ -128,13 +128,15 @@ def _make(run: Run, datalist: str, scratch: Path, before: Mapping[str, Result]) 
     if not usable:
         needed = "+".join(run.needs)
         return {"not_possible": f"no case of {len(training)} has {needed}"}
+    # Before anything is read, so that an edit in the meantime does not go unseen.
+    digests = config_digests(run)
     stages = [_train(run, stage, datalist, scratch, before) for stage in run.stages]
     cost = _evaluate(run, datalist, scratch)
     cases, dice = compact_dice(read_csv(scratch / "results" / "scores.csv"))
     return {
         "stages": stages,
         "evaluation": cost,
-        "configs": config_digests(run),
+        "configs": digests,
         "cases": cases,
         "dice": dice,
     }

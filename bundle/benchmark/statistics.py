@@ -10,6 +10,7 @@ import numpy as np
 from bundle.benchmark.results import Result, Results
 
 RESAMPLES = 10_000
+SMALLEST_GAP = 0.01
 _LEVEL = 0.95
 
 
@@ -123,6 +124,8 @@ def gap_closed(method: float, baseline: float, ceiling: float) -> float | None:
     """Share of the way from baseline to ceiling that a method has gone.
 
     Returns:
-        1 = all of it; above 1 or below 0 is possible; None = the ceiling is not above the baseline.
+        1 = all of it; above 1 or below 0 is possible; None = the gap is less than a point of Dice,
+        of which shares mean nothing.
     """
-    return (method - baseline) / (ceiling - baseline) if ceiling > baseline else None
+    gap = ceiling - baseline
+    return (method - baseline) / gap if gap >= SMALLEST_GAP else None

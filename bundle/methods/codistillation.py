@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
@@ -57,7 +58,8 @@ class CoDistillation(Method):
         memory: float = 0.99,
     ) -> None:
         super().__init__(network)
-        if prompts is not None and network.hypernetwork is not None:
+        self.installed = prompts is not None and network.hypernetwork is not None
+        if self.installed:
             network.hypernetwork.install(prompts)
         self.criteria = nn.ModuleDict(criteria)
         self.data_side = data_side
@@ -92,7 +94,7 @@ class CoDistillation(Method):
         view = image, present
         if self.data_side:
             view = self._complete(image, present, brain)
-            losses |= self._from_completed(*view, label)
+            losses |= self._from_completed(*view, label, len(chosen) / len(batch["image"]))
         if self.model_side:
             losses |= self._from_teacher(features[-1], logits[0][chosen], *view, label)
         return losses
@@ -106,13 +108,16 @@ class CoDistillation(Method):
         """Fill in the absent modalities inside the brain: (completed image, present throughout)."""
         rebuilt = self.teacher.module.autoencoder(image, present).to(image.dtype)
         scanned = present[:, :, None, None, None]
-        return torch.where(scanned, image, rebuilt * brain), torch.ones_like(present)
+        completed = torch.where(scanned, image, rebuilt.masked_fill(~brain, 0))
+        return completed, torch.ones_like(present)
 
-    def _from_completed(self, image: Tensor, present: Tensor, label: Tensor) -> dict[str, Tensor]:
+    def _from_completed(
+        self, image: Tensor, present: Tensor, label: Tensor, share: float
+    ) -> dict[str, Tensor]:
         """Learn from the labels on the completed view, a case counting as much as a student's."""
         logits = self.network.deep_logits(image, present)
         return {
-            f"completed_{name}": self.second_share * criterion(logits, label)
+            f"completed_{name}": share * criterion(logits, label)
             for name, criterion in self.criteria.items()
         }
 
@@ -143,6 +148,23 @@ class CoDistillation(Method):
         # A trainer that runs once a round starts more than once.
         if not engine.has_event_handler(self._move_teacher, Events.ITERATION_COMPLETED):
             engine.add_event_handler(Events.ITERATION_COMPLETED, self._move_teacher)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Take up a former state, whose prompts must be the ones that were installed.
+
+        Raises:
+            ValueError: they are others. Their shape does not tell, and the weights would pass for
+                trained with prompts that they have never seen.
+        """
+        name = "network.hypernetwork.prompts"
+        if self.installed and name in state_dict:
+            own = self.network.hypernetwork.prompts
+            if not torch.allclose(state_dict[name].to(own), own, atol=1e-5):
+                raise ValueError(
+                    "expected the prompts of this config, got those of another prompt_source or "
+                    "prompt_file. Resume with the ones that it was trained with"
+                )
+        return super().load_state_dict(state_dict, *args, **kwargs)
 
     def _move_teacher(self) -> None:
         self.teacher.update_parameters(self.network)

@@ -5,6 +5,8 @@ Letters besides the legend of `bundle.modalities`: N and P patches, K descriptor
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -93,7 +95,8 @@ class DistributionApproximation(nn.Module):
             patches = descriptors[case][:, valid[case]]
             for target in self._targets(here) if patches.shape[1] else ():
                 pooled.setdefault(target, []).append(patches[target])
-                conditional.append(self._match_conditional(patches, target, here))
+                if self.conditional_weight:
+                    conditional.append(self._match_conditional(patches, target, here))
         marginal = [self._match_marginal(rows, target) for target, rows in pooled.items()]
         zero = descriptors.new_zeros(())
         return {
@@ -139,3 +142,26 @@ class DistributionApproximation(nn.Module):
         self._learnable, self._pending_updates = None, 0
         self._conditionals.clear()
         self._known_version = self.bank.version
+
+
+KINDS = ("none", "marginal", "conditional")
+
+
+def approximation(
+    kind: str, bank: DistributionBank, conditional_weight: float = 1.0, **settings: Any
+) -> DistributionApproximation | None:
+    """Make a distribution approximation of one of the kinds that configs name.
+
+    Args:
+        kind: `none`, `marginal` (that term alone) or `conditional` (both terms).
+        bank, conditional_weight: as in `DistributionApproximation`, with its other `settings`.
+
+    Raises:
+        ValueError: another kind.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"distribution: expected one of {list(KINDS)}, got {kind!r}")
+    if kind == "none":
+        return None
+    weight = conditional_weight if kind == "conditional" else 0.0
+    return DistributionApproximation(bank, conditional_weight=weight, **settings)

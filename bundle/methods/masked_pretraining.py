@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 
 import torch
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -65,16 +65,19 @@ class MaskedPretraining(Method):
         return losses
 
     def attach(self, engine: Engine) -> None:
-        """Fill the bank with one pass over the training cases, unless it was loaded.
+        """Have the bank filled before the first step, once a former state has been loaded."""
+        if self.distribution is None:
+            return
+        if not engine.has_event_handler(self.fill_bank, Events.EPOCH_STARTED):
+            engine.add_event_handler(Events.EPOCH_STARTED, self.fill_bank)
+
+    def fill_bank(self, engine: Engine) -> None:
+        """Fill the bank with one pass over the training cases, unless it holds something.
 
         Raises:
             ValueError: a modality that no training case has.
         """
-        if self.distribution is None:
-            return
-        if bool(self.distribution.bank.counts.any()):
-            logger.info("the bank of statistics was loaded with the training state")
-        else:
+        if not bool(self.distribution.bank.counts.any()):
             for batch in tqdm(engine.data_loader, "collecting statistics", disable=None):
                 # A MetaTensor would carry its bookkeeping into every sum.
                 image = torch.as_tensor(batch["image"]).as_subclass(Tensor)

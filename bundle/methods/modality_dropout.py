@@ -32,5 +32,5 @@ class ModalityDropout(Method):
         """Compute each criterion on the logits of a random subset; shapes as in `Method.losses`."""
         keep = draw_subset(batch["present"])
         logits = self.network.deep_logits(batch["image"], keep)
-        label = batch["label"].to(logits[0].dtype)
+        label = batch["label"].float()
         return {name: criterion(logits, label) for name, criterion in self.criteria.items()}

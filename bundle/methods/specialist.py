@@ -50,5 +50,5 @@ class Specialist(Method):
                 "`bundle.datasets.complete_cases`."
             )
         logits = self.network.deep_logits(batch["image"], keep)
-        label = batch["label"].to(logits[0].dtype)
+        label = batch["label"].float()
         return {name: criterion(logits, label) for name, criterion in self.criteria.items()}

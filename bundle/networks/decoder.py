@@ -111,8 +111,7 @@ def _normed(features: Tensor, weight: Tensor, bias: Tensor, eps: float, change: 
     bias = bias * scale + change[:, channels:]
     # Every channel of every case as a channel of one case: this is how PyTorch does it inside.
     flat = features.flatten(0, 1)[None]
-    weight, bias = weight.flatten().to(flat.dtype), bias.flatten().to(flat.dtype)
-    flat = F.batch_norm(flat, None, None, weight, bias, True, 0.0, eps)
+    flat = F.batch_norm(flat, None, None, weight.flatten(), bias.flatten(), True, 0.0, eps)
     return flat.reshape(features.shape)
 
 

@@ -48,6 +48,13 @@ class Hypernetwork(nn.Module):
         self.prompts.copy_(prompts)
 
     def forward(self, present: Tensor) -> Tensor:
-        """Write (B, P) changes for `present` (B, M) bool, True = available."""
+        """Write (B, P) changes for `present` (B, M) bool, True = available, one at least a row."""
         prompts = self.prompts[subset_code(present) - 1]
+        if torch.jit.is_scripting():
+            return self._write(prompts)
+        # In half precision most changes of a scale would be lost beside the 1 they are added to.
+        with torch.autocast(prompts.device.type, enabled=False):
+            return self._write(prompts)
+
+    def _write(self, prompts: Tensor) -> Tensor:
         return self.output(self.activation(self.hidden(prompts)))

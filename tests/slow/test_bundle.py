@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from monai.bundle import ConfigParser, verify_metadata, verify_net_in_out
 
 import bundle
@@ -37,6 +38,9 @@ pytestmark = pytest.mark.slow
         (["train.json", "evaluate.json"], "train"),
         (["train.json", "demo.yaml", "evaluate.json"], "train"),
         (["inference.json"], "infer"),
+        (["inference.json", "method_modality_dropout.yaml"], "infer"),
+        (["inference.json", "method_full_only.yaml"], "infer"),
+        (["inference.json", "method_specialist.yaml"], "infer"),
         (["inference.json", "demo.yaml", "demo_inference.yaml"], "infer"),
     ],
 )
@@ -77,8 +81,7 @@ def test_inference_builds_the_network_and_the_input_that_training_built():
 def test_the_baselines_train_one_network():
     definitions = []
     for name in ("modality_dropout", "full_only", "specialist"):
-        overlay = ConfigParser()
-        overlay.read_config(str(CONFIGS / f"method_{name}.yaml"))
+        overlay = yaml.safe_load((CONFIGS / f"method_{name}.yaml").read_text())
         definitions.append(overlay["network_def"])
     assert definitions[0]["_target_"] == "bundle.networks.unet.UNet"
     assert definitions[0] == definitions[1] == definitions[2]

@@ -222,11 +222,27 @@ def test_a_share_of_the_cases_gets_a_second_view_all_in_turn(share, cases):
     }
 
 
-def test_a_completed_case_counts_by_the_share_of_them():
+def test_a_completed_case_counts_as_much_as_a_students():
     full, half = (seeded(method(second_share=share), batch(PRESENT[2:])) for share in (1.0, 0.5))
+    # A batch of one: its case is chosen whatever the share.
+    for name in (*COMPLETED, "rebuilding"):
+        torch.testing.assert_close(half[name], full[name])
+    made = method(second_share=0.5)
+    given = batch(torch.cat([PRESENT[2:], PRESENT[2:]]))
+    given = {name: value[:1].expand(2, *value.shape[1:]) for name, value in given.items()}
+    one = {name: value[:1] for name, value in given.items()}
     for name in COMPLETED:
-        torch.testing.assert_close(half[name], full[name] / 2)
-    torch.testing.assert_close(half["rebuilding"], full["rebuilding"])
+        alone = seeded(made, one)[name]
+        torch.testing.assert_close(seeded(made, given)[name], alone / 2)
+
+
+def test_resuming_with_other_prompts_is_refused():
+    prompts = torch.randn(15, 14, generator=torch.Generator().manual_seed(0))
+    former = method(trained=False, prompts=prompts)
+    method(trained=False, prompts=prompts.clone()).load_state_dict(former.state_dict())
+    method(trained=False, prompts=None).load_state_dict(former.state_dict())
+    with pytest.raises(ValueError, match="expected the prompts of this config, got those of ano"):
+        method(trained=False, prompts=prompts + 1).load_state_dict(former.state_dict())
 
 
 def test_what_is_compared_belongs_to_the_same_case():
