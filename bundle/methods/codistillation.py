@@ -40,6 +40,9 @@ class CoDistillation(Method):
         temperature: of the soft labels.
         memory: of the moving average, per step; it is shorter during the first steps.
 
+    Raises:
+        ValueError: `second_share` or `memory` outside its range, or prompts of another shape.
+
     Source: our reading of data-model co-distillation of arXiv 2406.01987, DESIGN.md section 1.1.
     """
 
@@ -58,6 +61,11 @@ class CoDistillation(Method):
         memory: float = 0.99,
     ) -> None:
         super().__init__(network)
+        if not 0 < second_share <= 1 or not 0 <= memory < 1:
+            raise ValueError(
+                "expected second_share above 0 and up to 1 and memory from 0 to below 1, got "
+                f"{second_share} and {memory}. Correct them; data_side and model_side switch off."
+            )
         self.installed = prompts is not None and network.hypernetwork is not None
         if self.installed:
             network.hypernetwork.install(prompts)

@@ -33,7 +33,7 @@ class MaskedPretraining(Method):
         distribution: distribution approximation for the absent modalities; None = none.
 
     Raises:
-        ValueError: `masking` outside its range.
+        ValueError: `masking` or `patch` outside its range.
 
     Source: our reading of arXiv 2406.01987, DESIGN.md section 1.1.
     """
@@ -47,7 +47,12 @@ class MaskedPretraining(Method):
     ) -> None:
         super().__init__(network)
         if not 0 <= masking < 1:
-            raise ValueError(f"expected masking from 0 to below 1, got {masking}")
+            raise ValueError(
+                f"expected masking from 0 to below 1, got {masking}. "
+                "It is the share of the scanned patches to hide, 0.875 by default."
+            )
+        if patch < 1:
+            raise ValueError(f"expected patches of at least 1 voxel, got {patch}. Set 'patch'.")
         self.masking = masking
         self.patch = patch
         self.distribution = distribution

@@ -25,6 +25,9 @@ class UNet(nn.Module):
         deep_supervision: how many decoder levels, finest first, have a head of their own. 1 = only
             the output.
 
+    Raises:
+        ValueError: `deep_supervision` does not suit `blocks_down`.
+
     Source: Myronenko 2018 (arXiv 1810.11654) as in MONAI, without its variational branch.
     """
 

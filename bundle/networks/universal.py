@@ -28,6 +28,9 @@ class UniversalNetwork(nn.Module):
         hypernetwork: False = the same parameters for every subset.
         stand_in_size, rescale: as in `bundle.networks.masked_autoencoder.MaskedAutoencoder`.
 
+    Raises:
+        ValueError: `deep_supervision` does not suit `blocks_down`.
+
     Source: our reading of arXiv 2406.01987, DESIGN.md section 1.1.
     """
 

@@ -143,3 +143,9 @@ def test_a_prompt_bank_of_other_modalities_is_refused(workflow, gaps, tmp_path):
     with pytest.raises(RuntimeError, match="Failed to") as refused:
         run(workflow, ["train.json"], {**gaps, "prompt_file": str(path)})
     assert "this config has ['t1', 't1ce', 't2', 'flair']" in repr(refused.getrepr(style="native"))
+
+
+def test_a_typing_error_in_the_distribution_is_named(workflow, gaps):
+    with pytest.raises(RuntimeError, match="Failed to") as refused:
+        run(workflow, PRETRAIN, {**gaps, "distribution": "Conditional"})
+    assert "got 'Conditional'" in repr(refused.getrepr(style="native"))

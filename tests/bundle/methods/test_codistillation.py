@@ -378,3 +378,9 @@ def test_steps_down_the_gradient_lower_the_loss():
         made.backward(seeded(made, given))
         optimizer.step()
     assert sum(seeded(made, given).values()).item() < before
+
+
+@pytest.mark.parametrize("wrong", [{"second_share": 0}, {"second_share": 1.5}, {"memory": 1.0}])
+def test_shares_outside_their_range_are_refused(wrong):
+    with pytest.raises(ValueError, match="expected second_share above 0 and up to 1 and memory"):
+        method(**wrong)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from bundle.methods.distribution_approximation import DistributionApproximation
+from bundle.methods.distribution_approximation import approximation as kinds
 from bundle.networks.descriptors import DESCRIPTORS, patch_descriptors
 from bundle.networks.distribution_bank import DistributionBank
 
@@ -221,3 +222,12 @@ def test_the_marginal_term_recovers_mean_and_spread(half_seen):
     torch.testing.assert_close(found.mean(0).double(), mean, rtol=0.05, atol=0.05)
     spread = found.std(0, unbiased=False).double()
     torch.testing.assert_close(spread, covariance.diagonal().sqrt(), rtol=0.1, atol=0.01)
+
+
+def test_the_kind_is_one_of_three_words():
+    bank = DistributionBank(2, 3)
+    assert kinds("none", bank) is None
+    assert kinds("marginal", bank, conditional_weight=0.5).conditional_weight == 0
+    assert kinds("conditional", bank, conditional_weight=0.5, patch=4).conditional_weight == 0.5
+    with pytest.raises(ValueError, match=r"expected one of .*'conditional'.*, got 'Conditional'"):
+        kinds("Conditional", bank)

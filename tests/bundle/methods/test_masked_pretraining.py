@@ -271,3 +271,8 @@ def test_only_the_autoencoder_is_deployed():
     assert torch.equal(rebuilt, pretraining.network(given["image"], given["present"]))
     assert not [name for name in pretraining.network.state_dict() if "bank" in name]
     assert "distribution.bank.counts" in pretraining.state_dict()
+
+
+def test_patches_of_nothing_are_refused():
+    with pytest.raises(ValueError, match="at least 1 voxel, got 0"):
+        method(patch=0)
