@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from copy import deepcopy
 
 import torch
-from monai.networks.nets import SegResNetDS
 from torch import Tensor, nn
 
 from bundle.modalities import derive_presence
 from bundle.networks.decoder import Decoder
 from bundle.networks.hypernetwork import Hypernetwork
 from bundle.networks.masked_autoencoder import MaskedAutoencoder, StandIn, rescaling
+from bundle.networks.unet import UNet
 
 
 class UniversalNetwork(nn.Module):
@@ -46,24 +46,10 @@ class UniversalNetwork(nn.Module):
         rescale: bool = True,
     ) -> None:
         super().__init__()
-        levels = len(blocks_down)
-        if not 1 <= deep_supervision < levels:
-            raise ValueError(
-                f"expected 1 <= deep_supervision < {levels}, the number of levels in blocks_down, "
-                f"got {deep_supervision}"
-            )
         self.autoencoder = MaskedAutoencoder(
             modalities, filters, blocks_down, stand_in_size, rescale
         )
-        body = SegResNetDS(
-            init_filters=filters,
-            in_channels=modalities,
-            out_channels=regions,
-            norm="instance",
-            blocks_down=tuple(blocks_down),
-            dsdepth=deep_supervision,
-        )
-        self.decoder = Decoder(body, deep_supervision)
+        self.decoder = UNet(modalities, regions, filters, blocks_down, deep_supervision).decoder
         self.hypernetwork: Hypernetwork | None = None
         if hypernetwork:
             self.hypernetwork = Hypernetwork(modalities, self.decoder.changes)
