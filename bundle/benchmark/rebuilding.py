@@ -104,17 +104,21 @@ def score_network(
         inferer: called as `inferer(image, network, present=...)`.
 
     Returns:
-        `psnr` in dB and `ssim`, one number a case.
+        `psnr` in dB and `ssim`, one number a case; `constant_psnr` and `constant_ssim` of the
+        answer that knows nothing, the mean everywhere.
     """
     target = BRATS_MODALITIES.index(modality)
     given = presence(set(BRATS_MODALITIES) - {modality}, BRATS_MODALITIES)[None]
-    scores: dict[str, list[float]] = {"psnr": [], "ssim": []}
+    names = ("psnr", "ssim", "constant_psnr", "constant_ssim")
+    scores: dict[str, list[float]] = {name: [] for name in names}
     for case in cases:
         image = torch.as_tensor(case["image"]).as_subclass(Tensor)
         rebuilt = inferer(image[None], network.eval(), present=given)[0, target]
-        psnr, ssim = quality(rebuilt, image[target], (image != 0).any(0))
-        scores["psnr"].append(psnr)
-        scores["ssim"].append(ssim)
+        brain = (image != 0).any(0)
+        found = quality(rebuilt, image[target], brain)
+        constant = quality(torch.zeros_like(rebuilt), image[target], brain)
+        for name, value in zip(names, (*found, *constant), strict=True):
+            scores[name].append(value)
     return scores
 
 
@@ -130,14 +134,19 @@ def table(records: Mapping[str, Mapping[str, Any]]) -> str:
         records: what `measure` returned.
     """
     lines = ["| distribution approximation | PSNR dB | SSIM |", "|:---|---:|---:|"]
+    known = [record for record in records.values() if "constant_psnr" in record][:1]
+    lines.append(f"| the mean everywhere | {' | '.join(_cells(known, 'constant_'))} |")
     for variant in VARIANTS:
         seeds = [record for name, record in records.items() if name.startswith(f"{variant}, ")]
-        cells = [
-            _cell([sum(seed[name]) / len(seed[name]) for seed in seeds], digits)
-            for name, digits in (("psnr", 2), ("ssim", 3))
-        ]
-        lines.append(f"| {variant} | {cells[0]} | {cells[1]} |")
+        lines.append(f"| {variant} | {' | '.join(_cells(seeds))} |")
     return "\n".join(lines) + "\n"
+
+
+def _cells(seeds: Sequence[Mapping[str, Any]], prefix: str = "") -> list[str]:
+    return [
+        _cell([sum(seed[prefix + name]) / len(seed[prefix + name]) for seed in seeds], digits)
+        for name, digits in (("psnr", 2), ("ssim", 3))
+    ]
 
 
 def _cell(means: Sequence[float], digits: int) -> str:

@@ -77,16 +77,22 @@ def test_the_withheld_scan_is_what_is_scored(scan):
     scores = rebuilding.score_network(Doubles(), [case], "flair", inferer)
     expected = rebuilding.quality(6 * image, 4 * image, image != 0)
     assert (scores["psnr"], scores["ssim"]) == ([expected[0]], [expected[1]])
+    nothing = rebuilding.quality(0 * image, 4 * image, image != 0)
+    assert (scores["constant_psnr"], scores["constant_ssim"]) == ([nothing[0]], [nothing[1]])
 
 
 def test_the_table_tells_mean_and_range_over_seeds():
     records = {
-        "none, seed 0": {"psnr": [10.0, 12.0], "ssim": [0.2, 0.4]},
+        "none, seed 0": {
+            **{"psnr": [10.0, 12.0], "ssim": [0.2, 0.4]},
+            **{"constant_psnr": [9.0], "constant_ssim": [0.1]},
+        },
         "none, seed 1": {"psnr": [13.0, 13.0], "ssim": [0.5, 0.5]},
     }
     table = rebuilding.table(records).splitlines()
-    assert table[2] == "| none | 12.00 (11.00 to 13.00) | 0.400 (0.300 to 0.500) |"
-    assert table[3].count("\N{EN DASH}") == 2
+    assert table[2] == "| the mean everywhere | 9.00 (9.00 to 9.00) | 0.100 (0.100 to 0.100) |"
+    assert table[3] == "| none | 12.00 (11.00 to 13.00) | 0.400 (0.300 to 0.500) |"
+    assert table[4].count("\N{EN DASH}") == 2
 
 
 def test_what_was_measured_is_not_measured_again(tmp_path, monkeypatch):
