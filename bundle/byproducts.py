@@ -14,8 +14,8 @@ from monai.engines.utils import IterationEvents
 from monai.transforms import MapTransform
 from torch import Tensor, nn
 
-from bundle.inferers import PresenceInferer, inside_brain
-from bundle.modalities import derive_presence, keep_only, names_of
+from bundle.inferers import PresenceInferer
+from bundle.modalities import derive_presence, fill_in, names_of
 
 logger = logging.getLogger(__name__)
 
@@ -39,10 +39,8 @@ def complete(
     """
     if bool(present.all()):
         return image
-    rebuilt = inferer(image, autoencoder, present=present)
     # The inferer's box holds the brain: of what it fills in outside the box nothing is left.
-    brain = inside_brain(keep_only(image, present)).any(1, keepdim=True)
-    return torch.where(present[:, :, None, None, None], image, rebuilt.masked_fill(~brain, 0))
+    return fill_in(image, inferer(image, autoencoder, present=present), present)
 
 
 def disagreement(

@@ -211,3 +211,31 @@ def keep_only(image: Tensor, keep: Tensor) -> Tensor:
         As `image`; kept channels are bit for bit the same.
     """
     return image.masked_fill(~keep[..., None, None, None].to(image.device), 0)
+
+
+def brain_mask(image: Tensor, present: Tensor) -> Tensor:
+    """Mark the brain: where any present modality is not exactly 0.
+
+    Args:
+        image: (B, M, D, H, W), exactly 0 outside the brain; an absent modality may hold anything.
+        present: (B, M) bool, True = available.
+
+    Returns:
+        (B, 1, D, H, W) bool, True = inside the brain.
+    """
+    return ((image != 0) & present[:, :, None, None, None]).any(1, keepdim=True)
+
+
+def fill_in(image: Tensor, rebuilt: Tensor, present: Tensor) -> Tensor:
+    """Complete cases: what was scanned stays bit for bit, the rest is rebuilt inside the brain.
+
+    Args:
+        image: (B, M, D, H, W), exactly 0 outside the brain; an absent modality may hold anything.
+        rebuilt: (B, M, D, H, W), same unit; outside the brain it may hold anything.
+        present: (B, M) bool, True = available.
+
+    Returns:
+        (B, M, D, H, W) in the type of `image`; rebuilt modalities are exactly 0 outside the brain.
+    """
+    inside = rebuilt.to(image.dtype).masked_fill(~brain_mask(image, present), 0)
+    return torch.where(present[:, :, None, None, None], image, inside)

@@ -16,13 +16,12 @@ from torch import Tensor, nn
 
 from bundle.atomic import write_text_atomically
 from bundle.benchmark.provenance import circumstances
-from bundle.losses.rebuilding import brain_mask
 from bundle.methods.base import Method
 from bundle.methods.codistillation import CoDistillation
 from bundle.methods.distribution_approximation import DistributionApproximation
 from bundle.methods.masked_pretraining import MaskedPretraining
 from bundle.methods.modality_dropout import ModalityDropout
-from bundle.modalities import keep_only
+from bundle.modalities import brain_mask, keep_only
 from bundle.networks.descriptors import DESCRIPTORS
 from bundle.networks.distribution_bank import DistributionBank
 from bundle.networks.masked_autoencoder import MaskedAutoencoder

@@ -5,19 +5,6 @@ from __future__ import annotations
 from torch import Tensor
 
 
-def brain_mask(image: Tensor, present: Tensor) -> Tensor:
-    """Mark the brain: where any present modality is not exactly 0.
-
-    Args:
-        image: (B, M, D, H, W), exactly 0 outside the brain; an absent modality may hold anything.
-        present: (B, M) bool, True = available.
-
-    Returns:
-        (B, 1, D, H, W) bool, True = inside the brain.
-    """
-    return ((image != 0) & present[:, :, None, None, None]).any(1, keepdim=True)
-
-
 def rebuilding_error(rebuilt: Tensor, image: Tensor, present: Tensor, brain: Tensor) -> Tensor:
     """Mean squared error over the brain voxels of the modalities that were scanned.
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from bundle.losses.distillation import confidence, feature_distance, soft_label_distance
-from bundle.losses.rebuilding import brain_mask, rebuilding_error
+from bundle.losses.rebuilding import rebuilding_error
 from bundle.methods.base import Method
-from bundle.modalities import draw_subset, keep_only
+from bundle.modalities import brain_mask, draw_subset, fill_in, keep_only
 
 
 class CoDistillation(Method):
@@ -101,7 +101,7 @@ class CoDistillation(Method):
             losses["rebuilding"] = self.rebuilding_weight * error
         view = image, present
         if self.data_side:
-            view = self._complete(image, present, brain)
+            view = self._complete(image, present)
             losses |= self._from_completed(*view, label, len(chosen) / len(batch["image"]))
         if self.model_side:
             losses |= self._from_teacher(features[-1], logits[0][chosen], *view, label)
@@ -112,12 +112,10 @@ class CoDistillation(Method):
         return torch.randperm(cases)[: max(1, round(self.second_share * cases))]
 
     @torch.no_grad()
-    def _complete(self, image: Tensor, present: Tensor, brain: Tensor) -> tuple[Tensor, Tensor]:
+    def _complete(self, image: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """Fill in the absent modalities inside the brain: (completed image, present throughout)."""
-        rebuilt = self.teacher.module.autoencoder(image, present).to(image.dtype)
-        scanned = present[:, :, None, None, None]
-        completed = torch.where(scanned, image, rebuilt.masked_fill(~brain, 0))
-        return completed, torch.ones_like(present)
+        rebuilt = self.teacher.module.autoencoder(image, present)
+        return fill_in(image, rebuilt, present), torch.ones_like(present)
 
     def _from_completed(
         self, image: Tensor, present: Tensor, label: Tensor, share: float

@@ -10,10 +10,10 @@ from ignite.engine import Engine, Events
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from bundle.losses.rebuilding import brain_mask, rebuilding_error
+from bundle.losses.rebuilding import rebuilding_error
 from bundle.methods.base import Method
 from bundle.methods.distribution_approximation import DistributionApproximation
-from bundle.modalities import draw_subset, keep_only
+from bundle.modalities import brain_mask, draw_subset, keep_only
 
 logger = logging.getLogger(__name__)
 

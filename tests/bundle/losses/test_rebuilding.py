@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from bundle.losses.rebuilding import brain_mask, rebuilding_error
+from bundle.losses.rebuilding import rebuilding_error
+from bundle.modalities import brain_mask
 
 NAN = float("nan")
 

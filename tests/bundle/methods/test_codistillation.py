@@ -9,9 +9,8 @@ from monai.losses import DeepSupervisionLoss, DiceLoss
 from torch import Tensor, nn
 
 from bundle.engine import MethodHandlers
-from bundle.losses.rebuilding import brain_mask
 from bundle.methods.codistillation import CoDistillation
-from bundle.modalities import keep_only
+from bundle.modalities import brain_mask, keep_only
 from bundle.networks.universal import UniversalNetwork
 
 SIDE = 16
@@ -164,7 +163,7 @@ def test_completing_keeps_what_was_scanned_and_fills_in_the_brain_alone():
     made, given = method(), batch()
     image, present = keep_only(given["image"], PRESENT), PRESENT
     brain = brain_mask(image, present)
-    completed, throughout = made._complete(image, present, brain)
+    completed, throughout = made._complete(image, present)
     assert bool(throughout.all())
     assert torch.equal(completed[present], image[present])
     rebuilt = made.teacher.module.autoencoder(image, present)
@@ -181,7 +180,7 @@ def test_the_student_sees_a_random_subset_and_the_teacher_the_completed_case():
     teacher = Spy(made.teacher.module, "encode")
     made.losses(given)
     image = keep_only(given["image"], given["present"])
-    expected, _ = made._complete(image, given["present"], brain_mask(image, given["present"]))
+    expected, _ = made._complete(image, given["present"])
     assert torch.equal(student.calls[0][0], image)
     for found, present in (second.calls[0], teacher.calls[0]):
         assert torch.equal(found, expected)
@@ -217,7 +216,7 @@ def test_a_share_of_the_cases_gets_a_second_view_all_in_turn(share, cases):
             made.losses(batch())
     counts = [len(image) for image, *_ in spy.calls]
     assert counts == [cases] * 20
-    assert {tuple(row) for _, present, _ in spy.calls for row in present.tolist()} == {
+    assert {tuple(row) for _, present in spy.calls for row in present.tolist()} == {
         tuple(row) for row in PRESENT.tolist()
     }
 

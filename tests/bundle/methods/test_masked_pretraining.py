@@ -10,10 +10,9 @@ from monai.data import MetaTensor
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from bundle.losses.rebuilding import brain_mask
 from bundle.methods.distribution_approximation import DistributionApproximation
 from bundle.methods.masked_pretraining import MaskedPretraining, draw_visible
-from bundle.modalities import BRATS_MODALITIES
+from bundle.modalities import BRATS_MODALITIES, brain_mask
 from bundle.networks.descriptors import DESCRIPTORS
 from bundle.networks.distribution_bank import DistributionBank
 from bundle.networks.masked_autoencoder import MaskedAutoencoder
