@@ -19,16 +19,20 @@ OVERLAYS = {
 # What is not listed is the configs' default: distribution conditional, prompts the presence bits.
 ABLATIONS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
     "no distribution": ({"distribution": "none"}, {}),
-    "marginal distribution": ({"distribution": "marginal"}, {}),
-    "no data side": ({}, {"data_side": False}),
-    "no model side": ({}, {"model_side": False}),
     "neither side": ({}, {"data_side": False, "model_side": False}),
     "no hypernetwork": ({}, {"hypernetwork": False}),
-    # One-hot prompts would be the same run: to the network they are random ones, turned in space.
-    "random prompts": ({}, {"prompt_source": "random"}),
     "no rescaling": ({"rescale": False}, {"rescale": False}),
 }
 NO_PRETRAINING = "no pre-training"
+# Less central: with one seed.
+FINER_ABLATIONS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
+    "marginal distribution": ({"distribution": "marginal"}, {}),
+    "wasserstein distribution": ({"distribution": "wasserstein"}, {}),
+    "no data side": ({}, {"data_side": False}),
+    "no model side": ({}, {"model_side": False}),
+    # One-hot prompts would be the same run: to the network they are random ones, turned in space.
+    "random prompts": ({}, {"prompt_source": "random"}),
+}
 PATCHES: Mapping[str, Any] = {"patch": 8, "descriptor_patch": 4}
 
 
@@ -133,16 +137,27 @@ def main_runs(
 
 
 def ablation_runs(
-    ratio: float, seed: int, pretrain_epochs: int, train_epochs: int, phantom: Phantom
+    ratio: float,
+    seed: int,
+    pretrain_epochs: int,
+    train_epochs: int,
+    phantom: Phantom,
+    finer: bool = False,
 ) -> list[Run]:
-    """The universal model with one thing changed, and as many steps in all."""
+    """The universal model with one thing changed, and as many steps in all.
+
+    Args:
+        ratio, seed, pretrain_epochs, train_epochs, phantom: as in `universal`.
+        finer: True = the changes of FINER_ABLATIONS instead.
+    """
+    changes = FINER_ABLATIONS if finer else ABLATIONS
     variants = {
-        NO_PRETRAINING: single("universal", pretrain_epochs + train_epochs),
-        **{
-            label: pretrained(pretrain_epochs, train_epochs, first, second)
-            for label, (first, second) in ABLATIONS.items()
-        },
+        label: pretrained(pretrain_epochs, train_epochs, first, second)
+        for label, (first, second) in changes.items()
     }
+    if not finer:
+        alone = single("universal", pretrain_epochs + train_epochs)
+        variants = {NO_PRETRAINING: alone, **variants}
     return [
         named("ablation", label, ratio, seed, stages=stages, phantom=phantom)
         for label, stages in variants.items()
@@ -154,9 +169,9 @@ def universal(
     ratios: Sequence[float] = (0.0, 0.3, 0.5, 0.8),
     ablation_seeds: Sequence[int] = (0, 1, 2),
     ablation_ratio: float = 0.5,
-    specialist_seed: int = 0,
-    pretrain_epochs: int = 25,
-    train_epochs: int = 100,
+    one_seed: int = 0,
+    pretrain_epochs: int = 10,
+    train_epochs: int = 115,
     phantom: Phantom = Phantom(),  # noqa: B008 - frozen
 ) -> Grid:
     """Plan the evidence for the universal model of DESIGN.md section 1.1.
@@ -166,7 +181,7 @@ def universal(
         ratios: missing ratios of the training cases, 0 to 1.
         ablation_seeds: of the ablation; best some of `seeds`, since it is paired with them.
         ablation_ratio: its missing ratio, one of `ratios`.
-        specialist_seed: of the one specialist per subset.
+        one_seed: of the one specialist per subset, and of FINER_ABLATIONS.
         pretrain_epochs: of the universal model's first stage.
         train_epochs: of its second stage; every opponent gets the sum of both.
         phantom: the data.
@@ -174,8 +189,9 @@ def universal(
     lengths = {"pretrain_epochs": pretrain_epochs, "train_epochs": train_epochs, "phantom": phantom}
     # Seed by seed, so that a grid that is stopped half-way has a whole comparison to show.
     runs = [run for seed in seeds for ratio in ratios for run in main_runs(ratio, seed, **lengths)]
-    runs += specialists(pretrain_epochs + train_epochs, specialist_seed, phantom)
     runs += [run for s in ablation_seeds for run in ablation_runs(ablation_ratio, s, **lengths)]
+    runs += specialists(pretrain_epochs + train_epochs, one_seed, phantom)
+    runs += ablation_runs(ablation_ratio, one_seed, **lengths, finer=True)
     notes = ("full_only at a missing ratio of 0 is modality_dropout itself and is not run again.",)
     return Grid("universal", "universal", "modality_dropout", tuple(runs), notes)
 

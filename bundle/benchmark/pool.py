@@ -33,10 +33,16 @@ _ONE_CORE = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY": 
 
 
 def process_pool(workers: int) -> ProcessPoolExecutor:
-    """Start processes that keep to one core each, run after run, and end when this one does."""
+    """Start processes that keep to one core each and end when this one does.
+
+    Every run gets a new one, so that what it loads, and what that costs, does not depend on what
+    ran before it.
+    """
     os.environ.update(_ONE_CORE)
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+    return ProcessPoolExecutor(
+        workers, mp_context=context, initializer=_start_worker, max_tasks_per_child=1
+    )
 
 
 def _start_worker() -> None:

@@ -1,11 +1,10 @@
-"""Where numbers come from: versions, processor, date, and the state of the configs."""
+"""Where numbers come from: versions, processor, date, and the state of configs and code."""
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import platform
-from collections.abc import Sequence
+import sys
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -30,21 +29,42 @@ def circumstances() -> dict[str, Any]:
     }
 
 
-def config_digests(run: Run) -> dict[str, str]:
-    """Hash the bundle's code and every config file that a run reads: 8 hexadecimal digits each."""
-    names = {name for stage in run.stages for name in stage.configs} | {"evaluate.json"}
-    digests = {name: _digest([CONFIGS / name]) for name in sorted(names)}
-    return {**digests, "the code": code_digest()}
+def files_of(run: Run) -> dict[str, str]:
+    """Hash the config files of a run and the modules that are loaded: 8 hexadecimal digits each.
+
+    Ask when the run is over, in a process that has made no other run: modules are loaded as they
+    are needed. Modules that only plan, count and report are left out.
+
+    Returns:
+        Path from the bundle's root -> digits, of what the file held when this module was loaded.
+    """
+    configs = {name for stage in run.stages for name in stage.configs} | {"evaluate.json"}
+    files = {f"configs/{name}" for name in configs} | _loaded()
+    return {name: _FILES[name] for name in sorted(files) if name in _FILES}
 
 
-@functools.cache
 def code_digest() -> str:
-    """Hash the code that this process runs, as it was when first asked: 8 hexadecimal digits."""
-    return _digest(sorted((Path(bundle.ROOT) / "bundle").rglob("*.py")))
+    """Hash all code and configs, as they were when this module was loaded: 8 hexadecimal digits."""
+    return _digest(repr(sorted(_FILES.items())).encode())
 
 
-def _digest(files: Sequence[Path]) -> str:
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:8]
+def _loaded() -> set[str]:
+    return {
+        Path(module.__file__).relative_to(bundle.ROOT).as_posix()
+        for name, module in list(sys.modules.items())
+        if name.partition(".")[0] == "bundle" and getattr(module, "__file__", None)
+    }
+
+
+def _read_files() -> dict[str, str]:
+    root = Path(bundle.ROOT)
+    files = [*(root / "configs").iterdir(), *(root / "bundle").rglob("*.py")]
+    counted = [f for f in files if f.parent.name != "benchmark" or f.name == "runs.py"]
+    return {file.relative_to(root).as_posix(): _digest(file.read_bytes()) for file in counted}
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:8]
 
 
 def cpu_name() -> str:
@@ -55,3 +75,7 @@ def cpu_name() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+# Read early: an edit made while a run is under way must not pass for what was run.
+_FILES = _read_files()

@@ -22,13 +22,14 @@ from bundle.benchmark.provenance import code_digest
 from bundle.benchmark.runs import run_configs, whole_phantom
 from bundle.data.datalist import load_datalist, write_datalist
 from bundle.datasets import CaseSubsets, labelled_cases
+from bundle.methods.distribution_approximation import KINDS
 from bundle.modalities import BRATS_MODALITIES, presence
 
 logger = logging.getLogger(__name__)
 
 FILE = "rebuilding.json"
 SSIM_WINDOW = 7
-VARIANTS = ("none", "marginal", "conditional")
+VARIANTS = KINDS
 
 
 def unpaired(datalist: str, modality: str, path: str | Path) -> str:

@@ -83,15 +83,15 @@ def _circumstances(made: Sequence[Result]) -> list[str]:
         f"- Made {days[0]} to {days[-1]} on {_listed(sorted({r['cpu'] for r in records}))}, one "
         f"core a run; {seconds / 3600:.1f} hours of CPU time in all, evaluations included.",
         f"- Versions: {_listed(sorted(versions))}.",
-        *_changed_configs(made),
+        *_changed_files(made),
     ]
 
 
-def _changed_configs(made: Sequence[Result]) -> list[str]:
-    """Own up to runs of one table that were made before and after a config was edited."""
+def _changed_files(made: Sequence[Result]) -> list[str]:
+    """Own up to runs of one table that were made before and after a file was edited."""
     states: dict[str, set[str]] = {}
     for result in made:
-        for name, digest in result.record["configs"].items():
+        for name, digest in result.record["files"].items():
             states.setdefault(name, set()).add(digest)
     mixed = sorted(name for name, digests in states.items() if len(digests) > 1)
     return [f"- **Not all runs had the same {_listed(mixed)}.**"] if mixed else []

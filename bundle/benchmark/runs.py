@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bundle.benchmark.plan import Phantom, Run, Stage
-from bundle.benchmark.provenance import CONFIGS, circumstances, config_digests
+from bundle.benchmark.provenance import CONFIGS, circumstances, files_of
 from bundle.benchmark.results import Result, compact_dice, record_path, write_record
 from bundle.data.datalist import load_datalist
 from bundle.data.demo import phantom_with_gaps
@@ -35,7 +35,7 @@ def prepare_data(run: Run, output_dir: str | Path) -> str:
             ratio=run.ratio,
             sections=["training"],
             seed=_PHANTOM_SEED,
-            counts={"training": run.phantom.training, "testing": run.phantom.testing},
+            counts=_counts(run.phantom),
             size=run.phantom.size,
             absence_seed=run.seed,
         )
@@ -46,15 +46,23 @@ def whole_phantom(phantom: Phantom, output_dir: str | Path) -> str:
     with redirect_stdout(io.StringIO()):
         path = ensure_phantom(
             str(_phantom_folder(phantom, output_dir)),
-            sections={"training": phantom.training, "testing": phantom.testing},
+            sections=_counts(phantom),
             size=phantom.size,
             seed=_PHANTOM_SEED,
         )
     return str(path)
 
 
+def _counts(phantom: Phantom) -> dict[str, int]:
+    return {
+        "training": phantom.training,
+        "validation": phantom.validation,
+        "testing": phantom.testing,
+    }
+
+
 def _phantom_folder(phantom: Phantom, output_dir: str | Path) -> Path:
-    name = f"phantom_{phantom.training}_{phantom.testing}_{phantom.size}"
+    name = "_".join(["phantom", *map(str, _counts(phantom).values()), str(phantom.size)])
     return Path(output_dir).absolute() / name
 
 
@@ -128,15 +136,13 @@ def _make(run: Run, datalist: str, scratch: Path, before: Mapping[str, Result]) 
     if not usable:
         needed = "+".join(run.needs)
         return {"not_possible": f"no case of {len(training)} has {needed}"}
-    # Before anything is read, so that an edit in the meantime does not go unseen.
-    digests = config_digests(run)
     stages = [_train(run, stage, datalist, scratch, before) for stage in run.stages]
     cost = _evaluate(run, datalist, scratch)
     cases, dice = compact_dice(read_csv(scratch / "results" / "scores.csv"))
     return {
         "stages": stages,
         "evaluation": cost,
-        "configs": digests,
+        "files": files_of(run),
         "cases": cases,
         "dice": dice,
     }

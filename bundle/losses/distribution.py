@@ -84,6 +84,41 @@ def marginal_matching(descriptors: Tensor, mean: Tensor, cov: Tensor) -> Tensor:
     return (distance / features).to(descriptors.dtype)
 
 
+def marginal_excess(descriptors: Tensor, mean: Tensor, cov: Tensor, sizes: Tensor) -> Tensor:
+    """How far rebuilt patches, taken together, go beyond the distribution that they should follow.
+
+    As `marginal_matching`, but only what is too much counts: in any direction a spread wider than
+    the given one, and a mean that is off, for a size one that is too large. A rebuilt scan is an
+    expectation, which spreads less than what it expects, Var(E[Y|X]) <= Var(Y), and looks smoother;
+    to widen it to the full spread would be to guess the sign of what is not known.
+
+    Args:
+        descriptors: (P, K) float, of one modality; P may be 0.
+        mean: (K,) float, from the bank.
+        cov: (K, K) float, from the bank, positive definite.
+        sizes: (K,) bool, True = a size, such as a standard deviation.
+
+    Returns:
+        () float without unit, at least 0, which it is for whatever varies less and is as bright;
+        exactly 0 if P is 0. Never NaN for finite descriptors.
+
+    Source: ours (DESIGN.md section 1.1).
+    """
+    patches, features = descriptors.shape
+    if patches == 0:
+        return descriptors.new_zeros(())
+    deviation = cov.detach().diagonal().double().sqrt()
+    scores = (descriptors.double() - mean.detach().double()) / deviation
+    centre = scores.mean(0)
+    distance = torch.where(sizes, centre.clamp_min(0), centre).square().sum()
+    if patches > 1:
+        factor = torch.linalg.cholesky(cov.detach().double() / torch.outer(deviation, deviation))
+        white = torch.linalg.solve_triangular(factor, (scores - centre).T, upper=False)
+        spectrum = torch.linalg.eigvalsh(white @ white.T / patches)
+        distance = distance + (spectrum.clamp_min(1).sqrt() - 1).square().sum()
+    return (distance / features).to(descriptors.dtype)
+
+
 def conditional_matching(
     descriptors: Tensor,
     conditional_mean: Tensor,

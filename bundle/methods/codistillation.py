@@ -172,7 +172,11 @@ class CoDistillation(Method):
                 )
         return super().load_state_dict(state_dict, *args, **kwargs)
 
-    def _move_teacher(self) -> None:
+    def _move_teacher(self, engine: Engine) -> None:
+        # While gradients are accumulated the network stands still, and has nothing new to average.
+        here = (engine.state.iteration - 1) % engine.state.epoch_length + 1
+        if here % getattr(engine, "accumulation_steps", 1) and here != engine.state.epoch_length:
+            return
         self.teacher.update_parameters(self.network)
 
 

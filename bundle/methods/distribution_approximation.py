@@ -5,29 +5,40 @@ Letters besides the legend of `bundle.modalities`: N and P patches, K descriptor
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from bundle.losses.distribution import conditional_matching, marginal_matching
-from bundle.networks.descriptors import patch_descriptors
+from bundle.losses.distribution import (
+    conditional_matching,
+    marginal_excess,
+    marginal_matching,
+)
+from bundle.networks.descriptors import SIZES, patch_descriptors
 from bundle.networks.distribution_bank import ConditionalGaussian, DistributionBank
+
+# Below that, an explained share of variance is rounding.
+_NOTHING_EXPLAINED = 1e-6
 
 
 class DistributionApproximation(nn.Module):
     """Compare what was rebuilt for truly absent modalities with what the bank knows of them.
 
-    The Gaussians are drawn from the bank when first needed and kept until it was updated `refresh`
-    times here, or changed in any other way (merged, reset, loaded).
+    The conditional term is about descriptors that are no sizes, hence about how bright a patch is:
+    an expectation is smoother than what it expects. Every case's is multiplied by the share of
+    their variance that its scans explain: what was never seen together with any of them is told
+    nothing about, instead of being drawn to its mean.
+
+    The Gaussians are drawn from the bank when first needed and kept until it changes.
 
     Args:
         bank: statistics of `len(DESCRIPTORS)` descriptors; filled by `update`, or loaded.
         patch: side of a patch in voxels; small against the crop, so that a crop has many.
-        marginal_weight: factor of the term `marginal`.
-        conditional_weight: factor of the term `conditional`.
+        marginal: "excess" (`marginal_excess`) or "wasserstein" (`marginal_matching`).
+        marginal_weight: factor of the term `marginal`; 0 = not computed.
+        conditional_weight: factor of the term `conditional`; 0 = not computed.
         cap: see `conditional_matching`; None = no cap.
-        refresh: after how many updates the Gaussians are drawn anew.
         minimum_patches: a modality that the bank saw in fewer patches is left out: its variances
             would be too rough to measure by. `bank.check_seen` is the loud way.
 
@@ -38,31 +49,29 @@ class DistributionApproximation(nn.Module):
         self,
         bank: DistributionBank,
         patch: int = 8,
+        marginal: Literal["excess", "wasserstein"] = "excess",
         marginal_weight: float = 1.0,
         conditional_weight: float = 1.0,
         cap: float | None = 3.0,
-        refresh: int = 50,
         minimum_patches: int = 100,
     ) -> None:
         super().__init__()
-        self.bank, self.patch, self.cap = bank, patch, cap
+        if marginal not in ("excess", "wasserstein"):
+            raise ValueError(f"marginal: expected 'excess' or 'wasserstein', got {marginal!r}")
+        self.bank, self.patch, self.marginal, self.cap = bank, patch, marginal, cap
         self.marginal_weight, self.conditional_weight = marginal_weight, conditional_weight
-        self.refresh, self.minimum_patches = refresh, minimum_patches
+        self.minimum_patches = minimum_patches
+        self.register_buffer("sizes", torch.tensor(SIZES), persistent=False)
         self._learnable: list[bool] | None = None
         self._conditionals: dict[tuple, ConditionalGaussian] = {}
-        self._pending_updates = 0
+        self._explained: dict[tuple, float] = {}
         self._known_version = bank.version
 
     @torch.no_grad()
     def update(self, image: Tensor, present: Tensor, brain: Tensor) -> None:
         """Add a batch to the bank; arguments as in `forward`."""
-        self._forget_if_changed()
         descriptors, valid = patch_descriptors(image, brain, self.patch)
         self.bank.update(descriptors, present, valid)
-        self._known_version = self.bank.version
-        self._pending_updates += 1
-        if self._pending_updates >= self.refresh:
-            self._forget()
 
     def forward(
         self, rebuilt: Tensor, image: Tensor, present: Tensor, brain: Tensor
@@ -94,7 +103,8 @@ class DistributionApproximation(nn.Module):
         for case, here in enumerate(present.tolist()):
             patches = descriptors[case][:, valid[case]]
             for target in self._targets(here) if patches.shape[1] else ():
-                pooled.setdefault(target, []).append(patches[target])
+                if self.marginal_weight:
+                    pooled.setdefault(target, []).append(patches[target])
                 if self.conditional_weight:
                     conditional.append(self._match_conditional(patches, target, here))
         marginal = [self._match_marginal(rows, target) for target, rows in pooled.items()]
@@ -113,17 +123,43 @@ class DistributionApproximation(nn.Module):
         return [m for m, scanned in enumerate(here) if not scanned and self._learnable[m]]
 
     def _match_conditional(self, patches_MPK: Tensor, target: int, here: list[bool]) -> Tensor:
+        share = self._share_explained(target, tuple(here), patches_MPK.device)
+        if not share:
+            return patches_MPK.new_zeros(())
         gaussian = self._conditional(target, tuple(here), patches_MPK.device)
         given = patches_MPK[torch.tensor(here)].detach().transpose(0, 1).flatten(1)
-        return conditional_matching(
-            patches_MPK[target], gaussian.mean(given), gaussian.covariance, self.cap
+        levels = ~self.sizes
+        return share * conditional_matching(
+            patches_MPK[target][:, levels],
+            gaussian.mean(given)[:, levels],
+            gaussian.covariance[levels][:, levels],
+            self.cap,
         )
+
+    def _share_explained(self, target: int, given: tuple[bool, ...], device: torch.device) -> float:
+        """Say how much of a modality others tell, 0 to 1; exactly 0 for what is independent."""
+        key = (target, given, device)
+        if key not in self._explained:
+            left, every = (
+                self._conditional(target, known, device).covariance[~self.sizes][:, ~self.sizes]
+                for known in (given, self._nothing)
+            )
+            share = 1 - float(torch.linalg.solve(every, left).diagonal().mean())
+            self._explained[key] = share if share > _NOTHING_EXPLAINED else 0.0
+        return self._explained[key]
 
     def _match_marginal(self, rows: list[Tensor], target: int) -> Tensor:
         # Conditioned on nothing: so it is kept beside the other conditionals, on the right device.
-        nothing = (False,) * len(self.bank.names)
-        gaussian = self._conditional(target, nothing, rows[0].device)
-        return marginal_matching(torch.cat(rows), gaussian.bias, gaussian.covariance)
+        gaussian = self._conditional(target, self._nothing, rows[0].device)
+        patches = torch.cat(rows)
+        if self.marginal == "wasserstein":
+            return marginal_matching(patches, gaussian.bias, gaussian.covariance)
+        sizes = self.sizes.to(patches.device)
+        return marginal_excess(patches, gaussian.bias, gaussian.covariance, sizes)
+
+    @property
+    def _nothing(self) -> tuple[bool, ...]:
+        return (False,) * len(self.bank.names)
 
     def _conditional(
         self, target: int, given: tuple[bool, ...], device: torch.device
@@ -139,12 +175,13 @@ class DistributionApproximation(nn.Module):
             self._forget()
 
     def _forget(self) -> None:
-        self._learnable, self._pending_updates = None, 0
+        self._learnable = None
         self._conditionals.clear()
+        self._explained.clear()
         self._known_version = self.bank.version
 
 
-KINDS = ("none", "marginal", "conditional")
+KINDS = ("none", "wasserstein", "marginal", "conditional")
 
 
 def approximation(
@@ -153,7 +190,8 @@ def approximation(
     """Make a distribution approximation of one of the kinds that configs name.
 
     Args:
-        kind: `none`, `marginal` (that term alone) or `conditional` (both terms).
+        kind: `none`; the marginal term alone, as `wasserstein` or as `marginal` ("excess"); or
+            `conditional`, which has both the latter and the conditional term.
         bank, conditional_weight: as in `DistributionApproximation`, with its other `settings`.
 
     Raises:
@@ -163,5 +201,9 @@ def approximation(
         raise ValueError(f"distribution: expected one of {list(KINDS)}, got {kind!r}")
     if kind == "none":
         return None
-    weight = conditional_weight if kind == "conditional" else 0.0
-    return DistributionApproximation(bank, conditional_weight=weight, **settings)
+    return DistributionApproximation(
+        bank,
+        marginal="wasserstein" if kind == "wasserstein" else "excess",
+        conditional_weight=conditional_weight if kind == "conditional" else 0.0,
+        **settings,
+    )

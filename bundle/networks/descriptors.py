@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 DESCRIPTORS = ("mean", "deviation", "texture")
+# Which of them are sizes: never negative, and less of it where an answer is cautious.
+SIZES = (False, True, True)
 
 # Keeps the derivative of the square root finite where a patch is constant; z-scores squared.
 _LEAST_VARIANCE = 1e-6

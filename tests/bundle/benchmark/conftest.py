@@ -57,7 +57,7 @@ def make_record(run: Run, digest: str = "", dice: Any = 0.5, **others: Any) -> d
             {"epochs": 3, "steps": 30, "training_cases": 3, "cpu_seconds": 6.0, "wall_seconds": 7.0}
         ],
         "evaluation": {"cpu_seconds": 1.0, "wall_seconds": 1.0},
-        "configs": {"train.json": "aaaaaaaa"},
+        "files": {"configs/train.json": "aaaaaaaa"},
         "cases": list(CASES),
         "dice": {
             subset: {region: [score(subset, region, case) for case in CASES] for region in REGIONS}

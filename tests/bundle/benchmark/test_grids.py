@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 import bundle
-from bundle.benchmark.grids import ABLATIONS, GRIDS, universal
+from bundle.benchmark.grids import ABLATIONS, FINER_ABLATIONS, GRIDS, universal
 from bundle.modalities import BRATS_MODALITIES
 
 CONFIGS = Path(bundle.ROOT) / "configs"
@@ -84,7 +84,7 @@ def test_each_specialist_trains_and_is_tested_on_its_own_subset(plan):
 def test_each_ablation_differs_from_the_whole_and_from_the_others(plan):
     runs = [run for run in plan.runs if run.group == "ablation" and run.seed == 0]
     whole = next(r for r in plan.runs if r.label == "universal" and (r.ratio, r.seed) == (0.5, 0))
-    assert len(runs) == len(ABLATIONS) + 1
+    assert len(runs) == len(ABLATIONS) + len(FINER_ABLATIONS) + 1
     variants = [repr(run.stages) for run in (whole, *runs)]
     assert len(set(variants)) == len(variants)
 
@@ -92,6 +92,6 @@ def test_each_ablation_differs_from_the_whole_and_from_the_others(plan):
 def test_no_ablation_sets_what_is_the_default(plan):
     known = read_config("pretrain.yaml") | read_config("train.json")
     known |= {"distribution": read_config("pretrain.yaml")["distribution"]}
-    for first, second in ABLATIONS.values():
+    for first, second in (*ABLATIONS.values(), *FINER_ABLATIONS.values()):
         for key, value in {**first, **second}.items():
             assert known[key] != value

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from bundle.benchmark.plan import Grid
+from bundle.benchmark.plan import Grid, _stated
 
 
 def test_a_name_may_come_once_and_others_wait_for_earlier_ones_only(grid):
@@ -32,3 +32,8 @@ def test_digests_do_not_depend_on_the_order_of_overrides(grid, plan_run):
         runs.append(plan_run("main", "ours", stages=(stage,)))
     first, second = (Grid("g", "ours", "ours", (run,)).digests() for run in runs)
     assert first == second
+
+
+def test_a_digest_leaves_out_what_is_not_stated():
+    """A field that is added later must not make finished runs count for nothing."""
+    assert _stated({"a": 1, "later": None}) == {"a": 1}

@@ -60,8 +60,8 @@ def test_runs_that_were_not_possible_are_counted_and_named(grid, record, report)
 def test_runs_of_different_configs_are_owned_up_to(grid, record, report):
     record(grid, grid.runs[0])
     assert "Not all runs had the same" not in report()
-    record(grid, grid.runs[1], configs={"train.json": "bbbbbbbb"})
-    assert "**Not all runs had the same train.json.**" in report()
+    record(grid, grid.runs[1], files={"configs/train.json": "bbbbbbbb"})
+    assert "**Not all runs had the same configs/train.json.**" in report()
 
 
 def test_making_the_report_again_changes_nothing(grid, record, report):

@@ -8,7 +8,12 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
-from bundle.losses.distribution import conditional_matching, gaussian_w2, marginal_matching
+from bundle.losses.distribution import (
+    conditional_matching,
+    gaussian_w2,
+    marginal_excess,
+    marginal_matching,
+)
 
 
 def gaussian(seed: int, features: int = 3) -> tuple[Tensor, Tensor]:
@@ -99,6 +104,50 @@ def test_marginal_matching_of_patches_all_alike_has_a_finite_gradient(patches):
     marginal_matching(descriptors, mean, cov).backward()
     assert bool(descriptors.grad.isfinite().all())
     assert bool((descriptors.grad != 0).all())
+
+
+NO_SIZES = torch.tensor([False, False, False])
+
+
+def test_marginal_excess_is_0_for_the_distribution_itself_and_all_that_varies_less():
+    mean, cov = gaussian(1)
+    patches = sample(50, mean, cov)
+    assert marginal_excess(patches, mean, cov, NO_SIZES).item() == pytest.approx(0, abs=1e-12)
+    narrow = mean + 0.3 * (patches - mean)
+    assert marginal_excess(narrow, mean, cov, NO_SIZES).item() == pytest.approx(0, abs=1e-12)
+
+
+def test_marginal_excess_of_a_wider_one_is_the_surplus_of_deviation():
+    mean, cov = gaussian(1)
+    wide = mean + 2.5 * (sample(50, mean, cov) - mean)
+    # Three directions, each 1.5 standard deviations too wide, divided by three descriptors.
+    assert marginal_excess(wide, mean, cov, NO_SIZES).item() == pytest.approx(1.5**2, rel=1e-6)
+
+
+def test_marginal_excess_forgives_a_size_that_is_too_small():
+    mean, cov = gaussian(2)
+    deviation = cov.diagonal().sqrt()
+    sizes = torch.tensor([False, True, True])
+    patches = sample(50, mean, cov)
+    for shift, expected in (((-1, 0, 0), 1 / 3), ((0, -1, -2), 0), ((0, 1, 2), 5 / 3)):
+        moved = patches + torch.tensor(shift) * deviation
+        found = marginal_excess(moved, mean, cov, sizes).item()
+        assert found == pytest.approx(expected, abs=1e-9), shift
+
+
+def test_marginal_excess_of_no_patch_is_0_and_of_one_the_mean_alone():
+    mean, cov = gaussian(3)
+    assert marginal_excess(mean.new_zeros(0, 3), mean, cov, NO_SIZES) == 0
+    one = (mean + cov.diagonal().sqrt())[None]
+    assert marginal_excess(one, mean, cov, NO_SIZES).item() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("patches", [2, 8])
+def test_marginal_excess_of_patches_all_alike_has_a_finite_gradient(patches):
+    mean, cov = gaussian(4)
+    alike = torch.zeros(patches, 3, dtype=torch.float64, requires_grad=True)
+    marginal_excess(alike, mean, cov, NO_SIZES).backward()
+    assert bool(alike.grad.isfinite().all())
 
 
 def test_conditional_matching_is_half_the_mahalanobis_distance_a_feature():

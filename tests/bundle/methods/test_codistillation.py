@@ -341,6 +341,16 @@ def test_a_second_run_of_the_trainer_moves_the_teacher_once_a_step():
     assert made.teacher.n_averaged == 4
 
 
+def test_while_gradients_are_accumulated_the_teacher_waits():
+    made = method()
+    engine = Engine(lambda engine, batch: None)
+    engine.network, engine.accumulation_steps = made, 2
+    MethodHandlers().attach(engine)
+    engine.run([0] * 5)
+    # After the second and the fourth iteration, and after the fifth, which ends the epoch.
+    assert made.teacher.n_averaged == 3
+
+
 def test_a_resumed_training_has_the_former_teacher():
     former, resumed = method(), method(trained=False)
     engine = Engine(lambda engine, batch: None)

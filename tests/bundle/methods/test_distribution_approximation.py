@@ -101,10 +101,38 @@ def test_without_anything_to_match_the_terms_are_exactly_0(what, present):
     assert bool((rebuilt.grad == 1).all())
 
 
-def test_a_case_without_any_modality_is_matched_to_the_marginal():
+def test_of_a_case_without_any_modality_only_the_marginal_is_known():
     present = torch.zeros(1, 3, dtype=torch.bool)
-    terms = approximation()(images(1), images(1), present, brains(1))
-    assert all(bool(term.isfinite()) and term > 0 for term in terms.values())
+    terms = approximation()(3 * images(1), images(1), present, brains(1))
+    assert 0 < terms["marginal"].item() < float("inf")
+    assert terms["conditional"].item() == 0
+
+
+def test_what_was_never_scanned_together_is_told_nothing_about():
+    bank = DistributionBank(2, len(DESCRIPTORS), shrinkage=0)
+    matching = DistributionApproximation(bank, PATCH, minimum_patches=1)
+    apart = torch.eye(2, dtype=torch.bool).repeat(20, 1)
+    matching.update(images(40, 2), apart, brains(40))
+    rebuilt = noise(2, 2, SIDE, SIDE, SIDE).requires_grad_()
+    terms = matching(rebuilt, images(2, 2), apart[:2], brains(2))
+    assert terms["conditional"].item() == 0
+    assert terms["marginal"].item() > 0
+
+
+def test_the_conditional_term_counts_as_much_as_the_scans_explain():
+    shares = []
+    for noise_level in (0.5, 1.0):
+        matching = DistributionApproximation(
+            DistributionBank(2, len(DESCRIPTORS), shrinkage=0), PATCH
+        )
+        level = patchwise(noise(200, 1, 2, 2, 2, seed=7))
+        other = level + noise_level * patchwise(noise(200, 1, 2, 2, 2, seed=8))
+        image = torch.cat((level, other), 1) + 0.1 * noise(200, 2, SIDE, SIDE, SIDE, seed=9)
+        both = torch.ones(200, 2, dtype=torch.bool)
+        matching.update(image, both, torch.ones(200, 1, SIDE, SIDE, SIDE, dtype=torch.bool))
+        shares.append(matching._share_explained(1, (True, False), torch.device("cpu")))
+    # Of a patch's brightness: 1 / (1 + noise squared).
+    assert shares == pytest.approx([1 / 1.25, 1 / 2], abs=0.04)
 
 
 def test_modalities_seen_in_too_few_patches_are_left_out():
@@ -134,18 +162,6 @@ def test_mixed_precision_matches_in_single(present):
     matching.update(images(4), present, brains(4))
     for name, value in matching.bank.state_dict().items():
         assert torch.equal(value, again.bank.state_dict()[name])
-
-
-def test_the_gaussians_are_drawn_anew_after_refresh_updates(present):
-    matching = approximation(refresh=3)
-    arguments = noise(4, 3, SIDE, SIDE, SIDE), images(4), present, brains(4)
-    found = []
-    for step in range(4):
-        found.append(matching(*arguments)["conditional"].item())
-        matching.update(images(4, seed=step) * 2, ALL_PRESENT, brains(4))
-    # The bank was filled with one update before; the second of these makes it three.
-    assert found[0] == found[1] != found[2]
-    assert found[2] == found[3]
 
 
 def test_a_bank_changed_by_others_is_noticed_at_once(present):
@@ -196,7 +212,7 @@ def half_seen() -> DistributionApproximation:
     present[::2, 1] = False
     y[::2] = float("nan")
     bank = DistributionBank(2, len(DESCRIPTORS), ["x", "y"], shrinkage=0)
-    matching = DistributionApproximation(bank, PATCH)
+    matching = DistributionApproximation(bank, PATCH, marginal="wasserstein")
     brain = torch.ones(60, 1, SIDE, SIDE, SIDE, dtype=torch.bool)
     matching.update(torch.cat((x, y), 1), present, brain)
     return matching
@@ -213,7 +229,7 @@ def test_the_conditional_term_rebuilds_each_patch_of_a_scan_nobody_took(half_see
     assert expected.std() > 1.5
 
 
-def test_the_marginal_term_recovers_mean_and_spread(half_seen):
+def test_the_wasserstein_term_recovers_mean_and_spread(half_seen):
     x, _ = related_pair(6, seed=200)
     image = torch.cat((x, torch.full_like(x, float("nan"))), 1)
     present = torch.tensor([True, False]).expand(6, 2)
@@ -224,10 +240,33 @@ def test_the_marginal_term_recovers_mean_and_spread(half_seen):
     torch.testing.assert_close(spread, covariance.diagonal().sqrt(), rtol=0.1, atol=0.01)
 
 
-def test_the_kind_is_one_of_three_words():
+def test_the_excess_term_narrows_what_is_too_wide_and_leaves_the_rest(half_seen):
+    bank = half_seen.bank
+    mean, covariance = bank.marginal(1)
+    widest = covariance.diagonal().sqrt()
+    matching = DistributionApproximation(bank, PATCH)
+    x, _ = related_pair(6, seed=200)
+    present = torch.tensor([True, False]).expand(6, 2)
+    image = torch.cat((x, torch.full_like(x, float("nan"))), 1)
+    brain = torch.ones_like(x, dtype=torch.bool)
+    wide = torch.cat((x, 6 * x + 1), 1)
+    flat = torch.cat((x, torch.full_like(x, float(mean[0]))), 1)
+    assert matching(wide, image, present, brain)["marginal"] > 0.5
+    assert matching(flat, image, present, brain)["marginal"] == pytest.approx(0, abs=1e-9)
+    found = rebuild("marginal", present, image, matching)[:, 1].flatten(0, 1)
+    assert bool((found.std(0, unbiased=False) < 1.05 * widest).all())
+    assert found.mean(0)[0].item() == pytest.approx(float(mean[0]), abs=0.1)
+
+
+def test_the_kind_is_one_of_four_words():
     bank = DistributionBank(2, 3)
     assert kinds("none", bank) is None
+    assert kinds("wasserstein", bank).marginal == "wasserstein"
+    assert kinds("wasserstein", bank).conditional_weight == 0
+    assert kinds("marginal", bank).marginal == kinds("conditional", bank).marginal == "excess"
     assert kinds("marginal", bank, conditional_weight=0.5).conditional_weight == 0
     assert kinds("conditional", bank, conditional_weight=0.5, patch=4).conditional_weight == 0.5
     with pytest.raises(ValueError, match=r"expected one of .*'conditional'.*, got 'Conditional'"):
         kinds("Conditional", bank)
+    with pytest.raises(ValueError, match="expected 'excess' or 'wasserstein', got 'other'"):
+        DistributionApproximation(bank, marginal="other")
