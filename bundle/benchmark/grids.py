@@ -170,8 +170,8 @@ def universal(
     ablation_seeds: Sequence[int] = (0, 1, 2),
     ablation_ratio: float = 0.5,
     one_seed: int = 0,
-    pretrain_epochs: int = 10,
-    train_epochs: int = 115,
+    pretrain_epochs: int = 15,
+    train_epochs: int = 110,
     phantom: Phantom = Phantom(),  # noqa: B008 - frozen
 ) -> Grid:
     """Plan the evidence for the universal model of DESIGN.md section 1.1.
