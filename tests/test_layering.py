@@ -14,16 +14,26 @@ ROOT = Path(__file__).resolve().parent.parent
 # Each module or package right under bundle/ and which others it may import; itself always.
 ALLOWED: dict[str, set[str]] = {
     "__init__": set(),
-    "__main__": {"benchmark", "clip_text", "data", "modalities", "prompts", "regions"},
+    "__main__": {
+        *("benchmark", "clip_text", "data", "features", "modalities", "prompts", "regions"),
+    },
     "atomic": set(),
     "modalities": set(),
     "regions": set(),
     "data": {"atomic", "modalities", "regions"},
     "transforms": {"data", "modalities", "regions"},
     "datasets": {"data", "transforms", "modalities"},
+    "ranks": set(),
+    "gradients": {"ranks"},
+    "dominance": {"gradients", "modalities"},
+    "dominance_picture": {"atomic", "dominance", "modalities"},
+    "teachers": {"atomic", "heatmap"},
     "networks": {"modalities"},
     "losses": {"modalities", "regions"},
-    "methods": {"networks", "losses", "modalities"},
+    "methods": {
+        *("networks", "losses", "modalities"),
+        *("gradients", "dominance", "dominance_picture", "ranks"),
+    },
     "prompts": {"atomic", "modalities"},
     "clip_text": {"modalities", "prompts"},
     "engine": set(),
@@ -37,6 +47,8 @@ ALLOWED: dict[str, set[str]] = {
         *("atomic", "data", "datasets", "heatmap", "metrics", "modalities", "regions", "report"),
         *("losses", "methods", "networks"),
     },
+    "features": {"atomic", "data", "methods", "modalities", "networks", "regression_scores"},
+    "regression_scores": set(),
     "report": {"atomic", "heatmap", "contact_sheet", "metrics", "modalities", "regions"},
 }
 FORBIDDEN_IN_BUNDLE = ("nvflare", "federation")
