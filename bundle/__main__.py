@@ -211,6 +211,27 @@ def benchmark(
         raise SystemExit(1)
 
 
+def features(
+    output_dir: str = "runs/features",
+    file: str | None = None,
+    ratio: float = 0.5,
+    epochs: int = 10,
+    seed: int = 0,
+) -> None:
+    """Train a regressor on text, audio and vision features with and without gradient decoupling.
+
+    Args:
+        output_dir: gets scores.csv and table.md, and features.npz where no file is given.
+        file: features in CMU-MOSI's usual layout, .pkl or .npz; without it a set is made up.
+        ratio: chance, 0 to 1, that a training sample lacks a modality for good.
+        epochs: passes over the training samples.
+        seed: of the made-up set, of what is missing, of weights and order.
+    """
+    from bundle.features import compare
+
+    compare(str(output_dir), _path(file), ratio, epochs, seed)
+
+
 VERBS: dict[str, Callable[..., None]] = {
     "phantom": phantom,
     "scan": scan,
@@ -218,6 +239,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "partition": partition,
     "prompts": prompts,
     "benchmark": benchmark,
+    "features": features,
 }
 
 

@@ -107,6 +107,28 @@ def test_the_prompts_verb_has_the_defaults_of_the_function_that_it_calls():
         assert verb[name].default == wanted[name].default
 
 
+def test_the_features_verb_has_the_defaults_of_the_function_that_it_calls():
+    from bundle.features import compare
+
+    verb = inspect.signature(VERBS["features"]).parameters
+    wanted = inspect.signature(compare).parameters
+    assert list(verb) == list(wanted)
+    assert all(verb[name].default == wanted[name].default for name in list(wanted)[1:])
+
+
+def test_the_features_verb_reads_a_file_and_names_one_that_is_not_there(tmp_path, capsys):
+    from bundle.data.feature_phantom import write_feature_phantom
+
+    file, out = tmp_path / "mosi.npz", tmp_path / "2020"
+    write_feature_phantom(file, {"train": 40, "valid": 5, "test": 10})
+    arguments = ["features", "--output_dir", str(out), "--epochs", "1", "--file"]
+    assert main([*arguments, str(file)]) == 0
+    assert (out / "table.md").read_text() in capsys.readouterr().out
+    assert not (out / "features.npz").exists()
+    assert main([*arguments, str(tmp_path / "nowhere.pkl")]) == 2
+    assert "error: expected a file of feature sequences, found none" in capsys.readouterr().err
+
+
 def test_no_verb_lists_the_verbs_and_loads_no_heavy_module():
     script = (
         "import runpy, sys\n"
