@@ -4,42 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from monai.networks.blocks.feature_pyramid_network import FeaturePyramidNetwork
 from monai.networks.nets.segresnet_ds import SegResEncoder
 from torch import Tensor, nn
 
 from bundle.modalities import derive_presence
+from bundle.networks.modality_encoders import ModalityEncoders
+from bundle.networks.stand_in import StandIn
 
-
-class StandIn(nn.Module):
-    """What the encoder sees where nothing was scanned or a patch is masked: a learned tile.
-
-    One small tile per modality, repeated over the volume, so that it does not depend on where a
-    window lies or how large it is. It starts at zero, which is the mean of a z-scored brain.
-
-    Args:
-        modalities: M.
-        size: voxels along each side of the tile.
-    """
-
-    def __init__(self, modalities: int, size: int = 4) -> None:
-        super().__init__()
-        self.tile = nn.Parameter(torch.zeros(modalities, size, size, size))
-
-    def forward(self, image: Tensor, visible: Tensor) -> Tensor:
-        """Put the stand-ins where `visible` is False.
-
-        Args:
-            image: (B, M, D, H, W) z-scores; hidden places may hold anything, NaN included.
-            visible: bool, True = keep; broadcasts to `image`, e.g. (B, M, 1, 1, 1).
-        """
-        size = self.tile.shape[-1]
-        filled = self.tile
-        for axis in range(1, 4):
-            places = torch.arange(image.shape[axis + 1], device=image.device) % size
-            filled = filled.index_select(axis, places)
-        return torch.where(visible, image, filled.to(image.dtype)[None])
+ENCODERS = ("joint", "separate")
 
 
 def rescaling(visible: Tensor) -> Tensor:
@@ -65,9 +38,14 @@ class MaskedAutoencoder(nn.Module):
         modalities: M, number of input and output channels.
         filters: channels at full resolution; each level down doubles them.
         blocks_down: residual blocks per level, as in `bundle.networks.unet.UNet`.
-        stand_in_size: see `StandIn`.
-        rescale: True = what the encoder sees is multiplied by M over the number of modalities that
-            are visible in the case, see `rescaling`.
+        stand_in_size: see `bundle.networks.stand_in.StandIn`.
+        encoders: "joint" = one encoder, whose input channels are the modalities; "separate" = one
+            for each modality, see `bundle.networks.modality_encoders.ModalityEncoders`.
+        rescale: for a joint encoder; True = what it sees is multiplied by M over the number of
+            modalities that are visible in the case, see `rescaling`.
+
+    Raises:
+        ValueError: `encoders` is neither.
 
     Source: our reading of the masked autoencoder of arXiv 2406.01987; the encoder is M3AE's and
         SegResNet's, the decoder MONAI's feature pyramid (DESIGN.md section 1.1).
@@ -80,16 +58,24 @@ class MaskedAutoencoder(nn.Module):
         blocks_down: Sequence[int] = (1, 2, 2, 4),
         stand_in_size: int = 4,
         rescale: bool = True,
+        encoders: str = "joint",
     ) -> None:
         super().__init__()
-        self.rescale = rescale
-        self.stand_in = StandIn(modalities, stand_in_size)
-        self.encoder = SegResEncoder(
-            init_filters=filters,
-            in_channels=modalities,
-            norm="instance",
-            blocks_down=tuple(blocks_down),
-        )
+        if encoders not in ENCODERS:
+            raise ValueError(f"encoders: expected one of {list(ENCODERS)}, got {encoders!r}")
+        self.joint = encoders == "joint"
+        self.rescale = rescale and self.joint
+        self.stand_in: StandIn | None = None
+        if self.joint:
+            self.stand_in = StandIn(modalities, stand_in_size)
+            self.encoder = SegResEncoder(
+                init_filters=filters,
+                in_channels=modalities,
+                norm="instance",
+                blocks_down=tuple(blocks_down),
+            )
+        else:
+            self.encoder = ModalityEncoders(modalities, filters, blocks_down, stand_in_size)
         channels = [filters * 2**level for level in range(len(blocks_down))]
         self.pyramid = FeaturePyramidNetwork(3, channels, filters)
         # Only the finest level is read.
@@ -108,6 +94,8 @@ class MaskedAutoencoder(nn.Module):
             visible: (B, M, ...) or (1, M, ...) bool that broadcasts to `image`, True = the encoder
                 may see it.
         """
+        if self.stand_in is None:
+            return self.encoder(image, visible)
         filled = self.stand_in(image, visible)
         if self.rescale:
             filled = filled * rescaling(visible)[:, None, None, None, None].to(filled.dtype)

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from bundle.modalities import derive_presence
 from bundle.networks.decoder import Decoder
 from bundle.networks.hypernetwork import Hypernetwork
-from bundle.networks.masked_autoencoder import MaskedAutoencoder, StandIn, rescaling
+from bundle.networks.masked_autoencoder import MaskedAutoencoder, rescaling
+from bundle.networks.stand_in import StandIn
 from bundle.networks.unet import UNet
 
 
@@ -26,10 +27,11 @@ class UniversalNetwork(nn.Module):
         regions: R.
         filters, blocks_down, deep_supervision: as in `bundle.networks.unet.UNet`.
         hypernetwork: False = the same parameters for every subset.
-        stand_in_size, rescale: as in `bundle.networks.masked_autoencoder.MaskedAutoencoder`.
+        stand_in_size, rescale, encoders: as in
+            `bundle.networks.masked_autoencoder.MaskedAutoencoder`.
 
     Raises:
-        ValueError: `deep_supervision` does not suit `blocks_down`.
+        ValueError: `deep_supervision` does not suit `blocks_down`, or `encoders` is unknown.
 
     Source: our reading of arXiv 2406.01987, DESIGN.md section 1.1.
     """
@@ -44,10 +46,11 @@ class UniversalNetwork(nn.Module):
         hypernetwork: bool = True,
         stand_in_size: int = 4,
         rescale: bool = True,
+        encoders: str = "joint",
     ) -> None:
         super().__init__()
         self.autoencoder = MaskedAutoencoder(
-            modalities, filters, blocks_down, stand_in_size, rescale
+            modalities, filters, blocks_down, stand_in_size, rescale, encoders
         )
         self.decoder = UNet(modalities, regions, filters, blocks_down, deep_supervision).decoder
         self.hypernetwork: Hypernetwork | None = None
@@ -98,17 +101,21 @@ class UniversalNetwork(nn.Module):
         """
         if not bool(present.any()):
             raise ValueError("expected at least one present modality to personalise for, got none")
-        stand_in = deepcopy(self.autoencoder.stand_in)
-        encoder = deepcopy(self.autoencoder.encoder)
         with torch.no_grad():
-            if self.autoencoder.rescale:
-                # The first layer is linear and without bias: what multiplies its input may as well
-                # multiply its weights.
-                encoder.conv_init.weight.mul_(rescaling(present[None, :, None]))
             if self.hypernetwork is None:
                 decoder = deepcopy(self.decoder)
             else:
                 decoder = self.decoder.rewritten(self.hypernetwork(present[None])[0])
+        stand_in = deepcopy(self.autoencoder.stand_in)
+        if stand_in is None:
+            encoder = self.autoencoder.encoder.personalise(present)
+        else:
+            encoder = deepcopy(self.autoencoder.encoder)
+            if self.autoencoder.rescale:
+                # The first layer is linear and without bias: what multiplies its input may as well
+                # multiply its weights.
+                with torch.no_grad():
+                    encoder.conv_init.weight.mul_(rescaling(present[None, :, None]))
         return PersonalisedNetwork(stand_in, encoder, decoder, present).eval()
 
 
@@ -116,12 +123,13 @@ class PersonalisedNetwork(nn.Module):
     """A `UniversalNetwork` for one subset of modalities.
 
     Args:
-        stand_in, encoder, decoder: its parts, with the subset's parameters written in.
+        stand_in, encoder, decoder: its parts, with the subset's parameters written in; without a
+            stand-in the encoder picks the subset's modalities by itself.
         present: (M,) bool, True = available.
     """
 
     def __init__(
-        self, stand_in: StandIn, encoder: nn.Module, decoder: Decoder, present: Tensor
+        self, stand_in: StandIn | None, encoder: nn.Module, decoder: Decoder, present: Tensor
     ) -> None:
         super().__init__()
         self.stand_in = stand_in
@@ -134,5 +142,7 @@ class PersonalisedNetwork(nn.Module):
 
         `present` is taken for the sake of the contract and not read: the subset is fixed.
         """
+        if self.stand_in is None:
+            return self.decoder(self.encoder(image))[0]
         visible = self.present[None, :, None, None, None]
         return self.decoder(self.encoder(self.stand_in(image, visible)))[0]

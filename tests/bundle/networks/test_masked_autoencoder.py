@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from bundle.modalities import keep_only
-from bundle.networks.masked_autoencoder import MaskedAutoencoder, StandIn, rescaling
+from bundle.networks.masked_autoencoder import MaskedAutoencoder, rescaling
+from bundle.networks.stand_in import StandIn
 from bundle.networks.universal import UniversalNetwork
 
 SIZE = (5, 8, 6)
