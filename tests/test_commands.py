@@ -1,0 +1,109 @@
+"""Every command that README, docs and configs tell people to type names only what exists."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import shlex
+from ast import literal_eval
+from pathlib import Path
+
+import pytest
+import yaml
+
+from bundle.__main__ import VERBS
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIGS = ROOT / "configs"
+# Arguments of `monai.bundle run` itself, which are no ids of a config.
+OF_MONAI = {"config_file", "meta_file", "logging_file", "run_id", "workflow_type"}
+# Of other people's programs, which these tests cannot know.
+FOREIGN = {"source", "cd", "unzip", "export"}
+
+
+def commands() -> list[tuple[str, str]]:
+    """List (file, command), continued lines joined, comments and ellipses left out."""
+    found = []
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        text = path.read_text(encoding="utf-8")
+        blocks = re.findall(r"^```bash\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+        lines = [line for block in blocks for line in _joined(block)]
+        lines += re.findall(r"`(python -m bundle [^`<]+|make \w+)`", text)
+        found += [(path.relative_to(ROOT).as_posix(), line) for line in lines]
+    for path in sorted(CONFIGS.glob("*.yaml")):
+        head = [
+            line.removeprefix("#")
+            for line in path.read_text(encoding="utf-8").splitlines()
+            if line.startswith("#   ")
+        ]
+        found += [(f"configs/{path.name}", line) for line in _joined("\n".join(head))]
+    return [(place, line) for place, line in found if line and not line.startswith("...")]
+
+
+def _joined(text: str) -> list[str]:
+    lines = re.sub(r"\\\n\s*", "", text).splitlines()
+    return [line.partition(" # ")[0].strip() for line in lines]
+
+
+def options_of(words: list[str]) -> list[str]:
+    return [word[2:].partition("=")[0] for word in words if word.startswith("--")]
+
+
+def complaint(command: str) -> str | None:
+    """Say what a command names that does not exist; None = nothing."""
+    words = shlex.split(command)
+    while words and re.fullmatch(r"[A-Z_]+=\S*", words[0]):
+        words = words[1:]
+    if words[:1] == ["make"]:
+        targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        return None if words[1] in targets else f"no target {words[1]}"
+    if words[:3] == ["python", "-m", "bundle"]:
+        if words[3] not in VERBS:
+            return f"no verb {words[3]}"
+        known = inspect.signature(VERBS[words[3]]).parameters
+        unknown = set(options_of(words)) - set(known)
+        return f"no option {sorted(unknown)} of {words[3]}" if unknown else None
+    if words[:4] == ["python", "-m", "monai.bundle", "run"]:
+        return _complaint_about_run(words)
+    return None if words[0] in FOREIGN else f"unknown program {words[0]}"
+
+
+def _complaint_about_run(words: list[str]) -> str | None:
+    given = words[words.index("--config_file") + 1]
+    names = literal_eval(given) if given.startswith("[") else [given]
+    missing = [name for name in names if not (ROOT / name).is_file()]
+    if missing:
+        return f"no file {missing}"
+    known = set(OF_MONAI)
+    for name in names:
+        text = (ROOT / name).read_text(encoding="utf-8")
+        known |= (json.loads(text) if name.endswith(".json") else yaml.safe_load(text)).keys()
+    unknown = {option.partition("#")[0] for option in options_of(words)} - known
+    return f"no id {sorted(unknown)} in {names}" if unknown else None
+
+
+@pytest.mark.parametrize(("place", "command"), commands())
+def test_a_command_names_only_what_exists(place, command):
+    assert complaint(command) is None, f"{place}: {command}"
+
+
+def test_there_are_commands_of_every_kind():
+    found = [command for _, command in commands()]
+    for start in ("make ", "python -m bundle ", "python -m monai.bundle run"):
+        assert sum(command.startswith(start) for command in found) >= 3, start
+
+
+@pytest.mark.parametrize(
+    ("command", "word"),
+    [
+        ("make nothing", "no target nothing"),
+        ("python -m bundle dance", "no verb dance"),
+        ("python -m bundle phantom DIR --siize 3", "no option"),
+        ("python -m monai.bundle run --config_file configs/nowhere.json", "no file"),
+        ("python -m monai.bundle run --config_file configs/train.json --epochs 3", "no id"),
+        ("pythn -m bundle phantom", "unknown program"),
+    ],
+)
+def test_what_does_not_exist_is_named(command, word):
+    assert word in complaint(command)
