@@ -1,0 +1,54 @@
+"""Values as they come out of a message: tensors, NumPy arrays, or what stands for a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def as_tensor(value: Any) -> Tensor | None:
+    """Return a value of a message as a plain tensor on the CPU that shares its memory if it can.
+
+    Args:
+        value: a tensor, a NumPy array or number, or NVFlare's reference to a tensor on disk.
+
+    Returns:
+        The tensor; None if it is something else, or an array whose type PyTorch lacks.
+    """
+    # NVFlare's references, where the server keeps what it receives on disk.
+    materialize = getattr(value, "materialize", None)
+    if callable(materialize):
+        value = materialize()
+    if isinstance(value, Tensor):
+        return value.detach().cpu() if value.layout == torch.strided else None
+    if isinstance(value, np.ndarray | np.generic):
+        try:
+            return torch.as_tensor(value)
+        except TypeError:
+            return None
+    return None
+
+
+def alike(tensor: Tensor, model: Any) -> Any:
+    """Return a tensor as the same kind of object as `model`: an array where that is one."""
+    return tensor.numpy() if isinstance(model, np.ndarray | np.generic) else tensor
+
+
+def as_state(values: Mapping[str, Any], whose: str) -> dict[str, Tensor]:
+    """Return a state whose every value is a tensor.
+
+    Raises:
+        ValueError: one is not; the message starts with `whose`.
+    """
+    state = {key: as_tensor(value) for key, value in values.items()}
+    for key, value in state.items():
+        if value is None:
+            raise ValueError(
+                f"{whose}: expected a tensor or an array under {key!r}, "
+                f"got a {type(values[key]).__name__}"
+            )
+    return state
