@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 
 from bundle.benchmark import cost, rebuilding
+from bundle.benchmark.absence import prepare_data
 from bundle.benchmark.grids import GRIDS
 from bundle.benchmark.plan import Grid, Run
 from bundle.benchmark.pool import Outcome, choose, process_pool, run_all
 from bundle.benchmark.report import write_report
 from bundle.benchmark.results import read_results
-from bundle.benchmark.runs import execute, prepare_data
+from bundle.benchmark.runs import execute
 
 # Not made of runs; each returns its table and leaves a file that the report takes up.
 MEASUREMENTS: Mapping[str, Callable[[str], str]] = {

@@ -1,4 +1,4 @@
-"""What the universal model costs beside a plain U-Net of the same width: ratios from one run."""
+"""What the methods cost beside a plain U-Net of the same width: ratios from one run."""
 
 from __future__ import annotations
 
@@ -6,38 +6,68 @@ import json
 import multiprocessing
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from monai.losses import DeepSupervisionLoss, DiceLoss
-from torch import Tensor, nn
 
 from bundle.atomic import write_text_atomically
+from bundle.benchmark.contenders import (
+    COMPLETE,
+    CONTENDERS,
+    HALF,
+    METHODS,
+    MODALITIES,
+    NETWORKS,
+    NO_DISTILLATION,
+    PLAIN,
+    STAGE_1,
+    STAGE_2,
+    training_batch,
+    training_step,
+    window,
+)
+from bundle.benchmark.markdown import table as markdown_table
+from bundle.benchmark.markdown import times
+from bundle.benchmark.plan import GMD_NOT_DECOUPLED, SPECIALISTS
 from bundle.benchmark.provenance import circumstances
-from bundle.methods.base import Method
-from bundle.methods.codistillation import CoDistillation
-from bundle.methods.distribution_approximation import DistributionApproximation
-from bundle.methods.masked_pretraining import MaskedPretraining
-from bundle.methods.modality_dropout import ModalityDropout
-from bundle.modalities import brain_mask, keep_only
-from bundle.networks.descriptors import DESCRIPTORS
-from bundle.networks.distribution_bank import DistributionBank
-from bundle.networks.masked_autoencoder import MaskedAutoencoder
-from bundle.networks.unet import UNet
-from bundle.networks.universal import UniversalNetwork
+from bundle.benchmark.results import Row
+from bundle.modalities import all_subsets
 
 FILE = "cost.json"
-MODALITIES, REGIONS = 4, 3
-WIDTH: Mapping[str, Any] = {"filters": 8, "blocks_down": (1, 1, 1, 1), "deep_supervision": 2}
-SUBSET = (True, False, True, True)
+ON_COMPLETE = ", complete cases"
+# What a promise was made about on complete cases, where it is hardest to keep.
+_PROMISED = ("LCKD", NO_DISTILLATION, "GMD", GMD_NOT_DECOUPLED)
+_MEMORY_STEPS = 4
+
+
+class Promise(NamedTuple):
+    """A ratio, and the most that it may be; None = nobody has promised anything."""
+
+    ratio: str
+    limit: float | None
+
+
+PROMISES = (
+    Promise("step of stage 1", None),
+    Promise("step of stage 2", 2.5),
+    Promise("window", 1.15),
+    Promise("window, not personalised", None),
+    Promise("memory of a window", 1.15),
+    Promise("LCKD's step, to the same network's without distillation", 1.6),
+    Promise(f"LCKD's step, to the same network's without distillation{ON_COMPLETE}", 1.6),
+    Promise("GMD's step, to one of the same losses not decoupled", 2.0),
+    Promise(f"GMD's step, to one of the same losses not decoupled{ON_COMPLETE}", 2.0),
+)
 
 
 def measure(
     crop: int = 32, window: int = 96, batch: int = 4, repeats: int = 15, amp: bool = True
 ) -> dict[str, Any]:
     """Measure everything in one go, each repeat of one thing beside the same repeat of the others.
+
+    Training steps are of cases that lack half of their scans, those named "complete cases" apart.
 
     Args:
         crop: voxels along each side of a training crop.
@@ -47,18 +77,18 @@ def measure(
         amp: mixed precision, as the benchmark trains.
 
     Returns:
-        A JSON-able dictionary: `settings`, `seconds` (median of each thing), `mebibytes` (what one
-        window adds to the peak of resident memory, read from Linux's /proc) and `ratios` to the
-        plain U-Net's.
+        A JSON-able dictionary: `settings`; `seconds` (median of each thing); `mebibytes` (what one
+        window adds to the peak of resident memory), `training_mebibytes` (that peak of a whole
+        process that trains, and what its steps add), both read from Linux's /proc; `parameters` of
+        the networks that are deployed; and `ratios`, to the plain U-Net's unless they say what to.
     """
     torch.manual_seed(0)
     seconds = {
         **_medians(_steps(crop, batch, amp), repeats),
         **_medians(_windows(window, amp), repeats),
     }
-    mebibytes = {
-        name: _peak_in_own_process(name, window, amp) for name in ("plain", "personalised")
-    }
+    mebibytes = {name: _in_own_process(_window_peak, name, window, amp) for name in NETWORKS}
+    training = {name: _in_own_process(_step_peak, name, crop, batch, amp) for name in METHODS}
     return {
         "settings": {
             "crop": crop,
@@ -70,14 +100,33 @@ def measure(
         },
         "seconds": seconds,
         "mebibytes": mebibytes,
-        "ratios": {
-            "step of stage 1": seconds["stage 1 step"] / seconds["plain step"],
-            "step of stage 2": seconds["stage 2 step"] / seconds["plain step"],
-            "window": seconds["personalised window"] / seconds["plain window"],
-            "window, not personalised": seconds["universal window"] / seconds["plain window"],
-            "memory of a window": mebibytes["personalised"] / mebibytes["plain"],
-        },
+        "training_mebibytes": training,
+        "parameters": {name: _parameters(name) for name in NETWORKS},
+        "ratios": _ratios(seconds, mebibytes),
     }
+
+
+def _ratios(seconds: Mapping[str, float], mebibytes: Mapping[str, float]) -> dict[str, float]:
+    def step(name: str, other: str, cases: str = "") -> float:
+        return seconds[f"{name} step{cases}"] / seconds[f"{other} step{cases}"]
+
+    ratios = {
+        "step of stage 1": step(STAGE_1, PLAIN),
+        "step of stage 2": step(STAGE_2, PLAIN),
+        "window": seconds["personalised window"] / seconds["plain window"],
+        "window, not personalised": seconds["universal window"] / seconds["plain window"],
+        "memory of a window": mebibytes["personalised"] / mebibytes[PLAIN],
+    }
+    for cases in ("", ON_COMPLETE):
+        ratios |= {
+            f"LCKD's step, to the same network's without distillation{cases}": step(
+                "LCKD", NO_DISTILLATION, cases
+            ),
+            f"GMD's step, to one of the same losses not decoupled{cases}": step(
+                "GMD", GMD_NOT_DECOUPLED, cases
+            ),
+        }
+    return ratios
 
 
 def _medians(things: Mapping[str, Callable[[], None]], repeats: int) -> dict[str, float]:
@@ -85,6 +134,8 @@ def _medians(things: Mapping[str, Callable[[], None]], repeats: int) -> dict[str
     taken: dict[str, list[float]] = {name: [] for name in things}
     for repeat in range(repeats + 1):
         for name, thing in things.items():
+            # All draw the same subsets: two ways to treat the same losses are to be compared.
+            torch.manual_seed(repeat)
             start = time.perf_counter()
             thing()
             # The first round fills caches and chooses kernels.
@@ -94,97 +145,57 @@ def _medians(things: Mapping[str, Callable[[], None]], repeats: int) -> dict[str
 
 
 def _steps(crop: int, batch: int, amp: bool) -> dict[str, Callable[[], None]]:
-    data = {
-        "image": torch.randn(batch, MODALITIES, crop, crop, crop),
-        # As at a missing ratio of one half: half of the scans are absent, each case lacking others.
-        "present": torch.tensor([[True, True, False, False], [False, True, True, False]] * batch)[
-            :batch
-        ],
-        "label": (torch.rand(batch, REGIONS, crop, crop, crop) > 0.8).float(),
-    }
-    criteria = {
-        "dice": DeepSupervisionLoss(DiceLoss(sigmoid=True, batch=True)),
-        "cross_entropy": DeepSupervisionLoss(nn.BCEWithLogitsLoss()),
-    }
-    universal = UniversalNetwork(MODALITIES, REGIONS, **WIDTH)
-    return {
-        "plain step": _step(
-            ModalityDropout(UNet(MODALITIES, REGIONS, **WIDTH), criteria), data, amp
-        ),
-        "stage 1 step": _step(_pretraining(universal.autoencoder, data), data, amp),
-        "stage 2 step": _step(CoDistillation(universal, criteria), data, amp),
-    }
+    half, complete = (training_batch(crop, batch, rows) for rows in (HALF, COMPLETE))
+    steps = {f"{name} step": (METHODS[name], half) for name in METHODS}
+    steps |= {f"{name} step{ON_COMPLETE}": (METHODS[name], complete) for name in _PROMISED}
+    return {name: training_step(make(data), data, amp) for name, (make, data) in steps.items()}
 
 
-def _pretraining(network: MaskedAutoencoder, data: Mapping[str, Tensor]) -> MaskedPretraining:
-    """Return stage 1 as the configs have it, its bank filled with the batch."""
-    bank = DistributionBank(MODALITIES, len(DESCRIPTORS))
-    distribution = DistributionApproximation(bank, patch=4, minimum_patches=1)
-    image = keep_only(data["image"], data["present"])
-    distribution.update(image, data["present"], brain_mask(image, data["present"]))
-    return MaskedPretraining(network, patch=8, distribution=distribution)
+def _windows(side: int, amp: bool) -> dict[str, Callable[[], None]]:
+    return {f"{name} window": window(make(), side, amp) for name, make in NETWORKS.items()}
 
 
-def _step(method: Method, data: Mapping[str, Tensor], amp: bool) -> Callable[[], None]:
-    """Return one whole training step: losses, gradients, optimiser and moving average."""
-    trained = [parameter for parameter in method.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=1e-4)
-    teacher = getattr(method, "teacher", None)
-
-    def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", enabled=amp):
-            losses = method.losses(data)
-        method.backward(losses)
-        optimizer.step()
-        if teacher is not None:
-            teacher.update_parameters(method.network)
-
-    return step
+def _parameters(name: str) -> int:
+    return sum(parameter.numel() for parameter in NETWORKS[name]().parameters())
 
 
-def _windows(window: int, amp: bool) -> dict[str, Callable[[], None]]:
-    image = torch.randn(1, MODALITIES, window, window, window)
-    present = torch.tensor([SUBSET])
-    networks = {
-        "plain window": _network("plain"),
-        "personalised window": _network("personalised"),
-        "universal window": UniversalNetwork(MODALITIES, REGIONS, **WIDTH).eval(),
-    }
-    return {name: _forward(network, image, present, amp) for name, network in networks.items()}
-
-
-def _network(name: str) -> nn.Module:
-    if name == "plain":
-        return UNet(MODALITIES, REGIONS, **WIDTH).eval()
-    universal = UniversalNetwork(MODALITIES, REGIONS, **WIDTH)
-    return universal.personalise(torch.tensor(SUBSET))
-
-
-def _forward(network: nn.Module, image: Tensor, present: Tensor, amp: bool) -> Callable[[], None]:
-    def forward() -> None:
-        with torch.inference_mode(), torch.autocast("cpu", enabled=amp):
-            network(image, present)
-
-    return forward
-
-
-def _peak_in_own_process(name: str, window: int, amp: bool) -> float:
-    """Peak of memory that a window adds, in MiB; in a process of its own, which frees all of it."""
+def _in_own_process(peak: Callable[..., Any], *arguments: Any) -> Any:
+    """Measure memory in a process of its own, which frees all of it."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_peak, (name, window, amp))
+        return pool.apply(peak, arguments)
 
 
-def _peak(name: str, window: int, amp: bool) -> float:
+def _window_peak(name: str, side: int, amp: bool) -> float:
+    """Peak of memory that a window adds, in MiB."""
     torch.set_num_threads(1)
-    network, present = _network(name), torch.tensor([SUBSET])
-    image = torch.randn(1, MODALITIES, window, window, window)
-    _forward(network, image[..., :16, :16, :16], present, amp)()
-    # Importing took more memory than a window does: Linux is told to forget that peak.
+    network = NETWORKS[name]()
+    window(network, 16, amp)()
+    return _peak_of(window(network, side, amp))[1]
+
+
+def _step_peak(name: str, crop: int, batch: int, amp: bool) -> dict[str, float]:
+    """Peak of memory of a process that trains, and what its steps add to it, in MiB."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    data = training_batch(crop, batch, HALF)
+    step = training_step(METHODS[name](data), data, amp)
+
+    def steps() -> None:
+        for seed in range(_MEMORY_STEPS):
+            torch.manual_seed(seed)
+            step()
+
+    whole, added = _peak_of(steps)
+    return {"whole": whole, "added": added}
+
+
+def _peak_of(thing: Callable[[], None]) -> tuple[float, float]:
+    """Do something; return the peak of the process's memory meanwhile, and what that added."""
+    # Importing took more memory than this does: Linux is told to forget that peak.
     Path("/proc/self/clear_refs").write_text("5")
     before = _peak_so_far()
-    _forward(network, image, present, amp)()
-    return _peak_so_far() - before
+    thing()
+    return _peak_so_far(), _peak_so_far() - before
 
 
 def _peak_so_far() -> float:
@@ -193,21 +204,78 @@ def _peak_so_far() -> float:
 
 
 def write(output_dir: str) -> str:
-    """Measure into `cost.json` in the folder; return the table."""
+    """Measure into `cost.json` in the folder; return the tables."""
     costs = {**measure(), **circumstances()}
     write_text_atomically(Path(output_dir) / FILE, json.dumps(costs, indent=1) + "\n")
     return table(costs)
 
 
+def read(folder: Path) -> dict[str, Any] | None:
+    """Read what `write` left in the folder; None = nothing was measured."""
+    path = folder / FILE
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def contender_rows(costs: Mapping[str, Any] | None) -> list[Row]:
+    """One row for every method: what it costs, as ratios to the plain U-Net; None = not measured.
+
+    Args:
+        costs: what `measure` returned, or an earlier version of it; None = nothing.
+    """
+    costs = costs or {}
+    rows = []
+    seconds, training = costs.get("seconds", {}), costs.get("training_mebibytes", {})
+    memory = {
+        kind: {name: peaks[kind] for name, peaks in training.items()} for kind in ("whole", "added")
+    }
+    for label, (step, network) in CONTENDERS.items():
+        rows.append(
+            {
+                "method": label,
+                "step": _ratio(seconds, f"{step} step", f"{PLAIN} step"),
+                "training_memory": _ratio(memory["whole"], step, PLAIN),
+                "training_memory_added": _ratio(memory["added"], step, PLAIN),
+                "parameters": _ratio(costs.get("parameters", {}), network, PLAIN),
+                "inference": _ratio(seconds, f"{network} window", f"{PLAIN} window"),
+                "inference_memory": _ratio(costs.get("mebibytes", {}), network, PLAIN),
+            }
+        )
+    # Each subset has a network of its own, of which one is used at a time.
+    one = rows[0]
+    many = len(all_subsets(range(MODALITIES)))
+    return [*rows, {**one, "method": SPECIALISTS, "parameters": _times(one["parameters"], many)}]
+
+
+def _ratio(values: Mapping[str, float], name: str, plain: str) -> float | None:
+    return values[name] / values[plain] if name in values and plain in values else None
+
+
+def _times(value: float | None, factor: int) -> float | None:
+    return None if value is None else factor * value
+
+
 def table(costs: Mapping[str, Any]) -> str:
-    """Write the ratios as a Markdown table, with the limits that they are held against."""
-    limits: Sequence[tuple[str, str]] = (
-        ("step of stage 1", ""),
-        ("step of stage 2", "2.5"),
-        ("window", "1.15"),
-        ("window, not personalised", ""),
-        ("memory of a window", "1.15"),
-    )
-    lines = ["| ratio to the plain U-Net | measured | limit |", "|:---|---:|---:|"]
-    lines += [f"| {name} | {costs['ratios'][name]:.2f} | {limit} |" for name, limit in limits]
-    return "\n".join(lines) + "\n"
+    """Write each method's ratios as a Markdown table, and what was promised as another one."""
+    return f"{_contenders_table(costs)}\n{_promises_table(costs)}"
+
+
+def _contenders_table(costs: Mapping[str, Any]) -> str:
+    names = {
+        "step": "training step",
+        "training_memory": "memory, training",
+        "training_memory_added": "of it by steps",
+        "parameters": "parameters",
+        "inference": "inference",
+        "inference_memory": "memory of a window",
+    }
+    rows = contender_rows(costs)
+    body = [[str(row["method"]), *(times(row[key]) for key in names)] for row in rows]
+    return markdown_table(["ratio to the plain U-Net", *names.values()], body)
+
+
+def _promises_table(costs: Mapping[str, Any]) -> str:
+    body = [
+        [name, times(costs["ratios"].get(name)), "" if limit is None else f"{limit:g}"]
+        for name, limit in PROMISES
+    ]
+    return markdown_table(["ratio", "measured", "limit"], body)

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from bundle.benchmark.plan import Grid, Group, Phantom, Run, SameTime, Stage
+from bundle.benchmark.plan import (
+    GMD_NOT_DECOUPLED,
+    PCGRAD_UNET,
+    Grid,
+    Group,
+    Phantom,
+    Run,
+    SameTime,
+    Stage,
+)
 from bundle.modalities import BRATS_MODALITIES, all_subsets, subset_name
 
 # By the overlay that turns train.json into the method; what has none is train.json itself.
@@ -13,7 +25,22 @@ OVERLAYS = {
     "modality_dropout": ("method_modality_dropout.yaml",),
     "full_only": ("method_full_only.yaml",),
     "specialist": ("method_specialist.yaml",),
+    "LCKD": ("method_lckd.yaml",),
+    "GMD": ("method_gmd.yaml",),
+    GMD_NOT_DECOUPLED: ("method_gmd.yaml",),
+    PCGRAD_UNET: ("method_gmd.yaml",),
 }
+# And what of the overlay is changed, for a label that is a variant of another one.
+CHANGED: Mapping[str, Mapping[str, Any]] = {
+    GMD_NOT_DECOUPLED: {"decouple": False},
+    # The same decoupling of the same losses on the network of method_modality_dropout.yaml.
+    PCGRAD_UNET: {"network_def#_target_": "bundle.networks.unet.UNet"},
+}
+
+# What a training case lacks: a chance for every modality, or one for each in vocabulary order.
+Gaps = float | tuple[float, ...]
+UNEVEN = (0.2, 0.4, 0.6, 0.8)
+CENTRE = 0.5
 
 # The universal model with one thing changed: what of the first stage, what of the second.
 # What is not listed is the configs' default: distribution conditional, prompts the presence bits.
@@ -33,6 +60,19 @@ FINER_ABLATIONS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
     # One-hot prompts would be the same run: to the network they are random ones, turned in space.
     "random prompts": ({}, {"prompt_source": "random"}),
 }
+# By the variant's label: the method that it varies, and what is changed in it. With one seed.
+VARIANTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "LCKD, union and zero skips": ("LCKD", {"teaching": "union", "skips": "zeros"}),
+    "LCKD, no distillation": ("LCKD", {"distillation_weight": 0}),
+    "GMD, mean_where_shared": ("GMD", {"reduction": "mean_where_shared"}),
+}
+_OTHERS = ("LCKD", "GMD")
+_COSTLY = (GMD_NOT_DECOUPLED, PCGRAD_UNET)
+# The first sets the CPU time, the second gets it from `main_runs`.
+_HAVE_THEIR_TIME = ("universal", "modality_dropout")
+_NOTE_ON_FULL_ONLY = (
+    "full_only at a missing ratio of 0 is modality_dropout itself and is not run again."
+)
 PATCHES: Mapping[str, Any] = {"patch": 8, "descriptor_patch": 4}
 
 
@@ -41,7 +81,7 @@ def single(
 ) -> tuple[Stage, ...]:
     """Train once, with the configs of a label."""
     configs = ("train.json", *OVERLAYS.get(label, ()), "benchmark.yaml")
-    return (Stage(configs, epochs, dict(overrides or {})),)
+    return (Stage(configs, epochs, {**CHANGED.get(label, {}), **(overrides or {})}),)
 
 
 def pretrained(
@@ -63,16 +103,22 @@ def pretrained(
     )
 
 
-def run_name(group: Group, label: str, ratio: float, seed: int) -> str:
+def run_name(group: Group, label: str, gaps: Gaps, seed: int) -> str:
     """Name a run, such as 'universal-missing_0.5-seed_1'; other groups than main stand in front."""
     words = [] if group == "main" else [group]
-    words += [label.replace(" ", "_").replace("+", "_"), f"missing_{ratio:g}", f"seed_{seed}"]
+    rates = gaps if isinstance(gaps, tuple) else (gaps,)
+    missing = "_".join(f"{rate:g}" for rate in rates)
+    words += [re.sub(r"[^\w.-]+", "_", label), f"missing_{missing}", f"seed_{seed}"]
     return "-".join(words)
 
 
-def named(group: Group, label: str, ratio: float, seed: int, **others: Any) -> Run:
+def named(group: Group, label: str, gaps: Gaps, seed: int, **others: Any) -> Run:
     """Make a run and its name."""
-    name = run_name(group, label, ratio, seed)
+    name = run_name(group, label, gaps, seed)
+    ratio = gaps
+    if isinstance(gaps, tuple):
+        ratio = round(sum(gaps) / len(gaps), 6)
+        others["rates"] = gaps
     return Run(name=name, label=label, group=group, ratio=ratio, seed=seed, **others)
 
 
@@ -93,15 +139,29 @@ def specialists(epochs: int, seed: int, phantom: Phantom) -> list[Run]:
     ]
 
 
+def same_time(run: Run, gaps: Gaps) -> Run:
+    """Plan the training of a run once more, with the CPU time of the universal model's."""
+    return named(
+        "wall_clock",
+        run.label,
+        gaps,
+        run.seed,
+        stages=tuple(replace(stage, epochs=None) for stage in run.stages),
+        same_time=SameTime(run_name("main", "universal", gaps, run.seed), run.name),
+        needs=run.needs,
+        phantom=run.phantom,
+    )
+
+
 def main_runs(
-    ratio: float, seed: int, pretrain_epochs: int, train_epochs: int, phantom: Phantom
+    gaps: Gaps, seed: int, pretrain_epochs: int, train_epochs: int, phantom: Phantom
 ) -> list[Run]:
     """The universal model and its opponents: equal steps, then equal CPU time."""
     steps = pretrain_epochs + train_epochs
     universal = named(
         "main",
         "universal",
-        ratio,
+        gaps,
         seed,
         stages=pretrained(pretrain_epochs, train_epochs),
         phantom=phantom,
@@ -109,7 +169,7 @@ def main_runs(
     dropout = named(
         "main",
         "modality_dropout",
-        ratio,
+        gaps,
         seed,
         stages=single("modality_dropout", steps),
         phantom=phantom,
@@ -117,23 +177,15 @@ def main_runs(
     full_only = named(
         "main",
         "full_only",
-        ratio,
+        gaps,
         seed,
         stages=single("full_only", steps),
         needs=BRATS_MODALITIES,
         phantom=phantom,
     )
-    longer = named(
-        "wall_clock",
-        "modality_dropout",
-        ratio,
-        seed,
-        stages=single("modality_dropout", None),
-        same_time=SameTime(budget_of=universal.name, pace_of=dropout.name),
-        phantom=phantom,
-    )
+    longer = same_time(dropout, gaps)
     # On complete data the two baselines are the same training.
-    return [universal, dropout, *([full_only] if ratio > 0 else []), longer]
+    return [universal, dropout, *([full_only] if gaps != 0 else []), longer]
 
 
 def ablation_runs(
@@ -192,8 +244,112 @@ def universal(
     runs += [run for s in ablation_seeds for run in ablation_runs(ablation_ratio, s, **lengths)]
     runs += specialists(pretrain_epochs + train_epochs, one_seed, phantom)
     runs += ablation_runs(ablation_ratio, one_seed, **lengths, finer=True)
-    notes = ("full_only at a missing ratio of 0 is modality_dropout itself and is not run again.",)
-    return Grid("universal", "universal", "modality_dropout", tuple(runs), notes)
+    return Grid("universal", "universal", "modality_dropout", tuple(runs), (_NOTE_ON_FULL_ONLY,))
+
+
+def other_methods(gaps: Gaps, labels: Sequence[str], seed: int, **lengths: Any) -> list[Run]:
+    """LCKD, GMD and its variants: as many steps as the universal model.
+
+    Args:
+        gaps, seed: as in `named`.
+        labels: which ones.
+        lengths: `pretrain_epochs`, `train_epochs` and `phantom`, as in `universal`.
+    """
+    steps = lengths["pretrain_epochs"] + lengths["train_epochs"]
+    return [
+        named("main", label, gaps, seed, stages=single(label, steps), phantom=lengths["phantom"])
+        for label in labels
+    ]
+
+
+def variant_runs(seed: int, **lengths: Any) -> list[Run]:
+    """LCKD and GMD with something changed, at the ratio of `CENTRE`; arguments as above."""
+    steps = lengths["pretrain_epochs"] + lengths["train_epochs"]
+    return [
+        named(
+            "ablation",
+            label,
+            CENTRE,
+            seed,
+            stages=single(whole, steps, change),
+            whole=whole,
+            phantom=lengths["phantom"],
+        )
+        for label, (whole, change) in VARIANTS.items()
+    ]
+
+
+def methods(
+    whole: bool = False,
+    seeds: Sequence[int] = (0, 1, 2),
+    pretrain_epochs: int = 15,
+    train_epochs: int = 110,
+    phantom: Phantom = Phantom(),  # noqa: B008 - frozen
+) -> Grid:
+    """Plan the one table that compares everything.
+
+    What it has in common with `universal` are the same runs, which are not made twice in one
+    folder. At a ratio of `CENTRE` every method is trained a second time, with the CPU time of the
+    universal model's training instead of its number of steps.
+
+    Args:
+        whole: True = every run with every seed, those of equal CPU time at all ratios; False =
+            outside of `CENTRE`, the two variants of GMD have the first seed alone, which brings the
+            grid down to what two cores do in some ten hours.
+        seeds: of the comparison; the specialists and VARIANTS have the first one alone.
+        pretrain_epochs: of the universal model's first stage.
+        train_epochs: of its second stage; every opponent gets the sum of both.
+        phantom: the data.
+    """
+    lengths = {"pretrain_epochs": pretrain_epochs, "train_epochs": train_epochs, "phantom": phantom}
+    first = seeds[0]
+    runs: list[Run] = []
+    # Seed by seed and the centre first, so that a grid that is stopped shows a whole comparison.
+    for seed in seeds:
+        for gaps in (CENTRE, 0.0, 0.3, 0.8, UNEVEN):
+            all_of_it = whole or gaps == CENTRE
+            labels = (*_OTHERS, *(_COSTLY if all_of_it or seed == first else ()))
+            cell = [*main_runs(gaps, seed, **lengths)]
+            cell += other_methods(gaps, labels, seed, **lengths)
+            runs += cell
+            if all_of_it:
+                runs += [same_time(run, gaps) for run in cell if run.label not in _HAVE_THEIR_TIME]
+        if seed == first:
+            runs += specialists(pretrain_epochs + train_epochs, first, phantom)
+    runs += variant_runs(first, **lengths)
+    return Grid(
+        "methods_whole" if whole else "methods",
+        "universal",
+        "modality_dropout",
+        tuple(runs),
+        _notes(whole, phantom),
+        centre=CENTRE,
+    )
+
+
+def _notes(whole: bool, phantom: Phantom) -> tuple[str, ...]:
+    """Say what the reader of grid `methods` has to know of it."""
+    uneven = "/".join(f"{rate:g}" for rate in UNEVEN)
+    notes = [
+        _NOTE_ON_FULL_ONLY,
+        f"Missing ratio {uneven}: the chance of {', '.join(BRATS_MODALITIES)}, in this order, to "
+        "be missing from a training case, which keeps at least one of them.",
+        f"*{PCGRAD_UNET}*: GMD's losses and decoupling on the network of modality_dropout, without "
+        "Dynamic Sharing. GMD's rule and the mean variant of PCGrad are one and the same.",
+        "A step of GMD and its variants computes the losses of up to four subsets: equal steps are "
+        "not equal work, hence equal CPU time beside them.",
+        f"LCKD elects its teachers on the phantom's {phantom.validation} validation cases, which "
+        "no other method reads.",
+        "The specialists and the variants of LCKD and GMD under *What each part is worth* have one "
+        "seed.",
+    ]
+    if not whole:
+        notes.append(
+            f"Outside of a missing ratio of {CENTRE:g}, *{'* and *'.join(_COSTLY)}* have one seed, "
+            "and equal CPU time is given to modality_dropout alone: to fit into ten hours of two "
+            "cores. `--grid methods_whole` makes the rest, in the same folder."
+        )
+    return tuple(notes)
 
 
 def smoke() -> Grid:
@@ -217,4 +373,9 @@ def smoke() -> Grid:
     return Grid("smoke", "modality_dropout", "full_only", (first, second, longer), notes)
 
 
-GRIDS: Mapping[str, Callable[[], Grid]] = {"universal": universal, "smoke": smoke}
+GRIDS: Mapping[str, Callable[[], Grid]] = {
+    "universal": universal,
+    "methods": methods,
+    "methods_whole": functools.partial(methods, whole=True),
+    "smoke": smoke,
+}

@@ -16,7 +16,7 @@ def run_rows(results: Results) -> list[Row]:
 
 def _run_row(run: Run, result: Result | None) -> Row:
     row = {"run": run.name, "group": run.group, "label": run.label}
-    row |= {"ratio": run.ratio, "seed": run.seed}
+    row |= {"ratio": run.missing, "seed": run.seed}
     made = result if result is not None and not result.not_possible else None
     state = "missing" if result is None else (result.not_possible or "finished")
     return row | {

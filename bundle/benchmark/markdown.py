@@ -27,6 +27,11 @@ def points(value: float | None) -> str:
     return DASH if value is None else f"{100 * value:+.2f}".replace("-", _MINUS)
 
 
+def times(value: float | None) -> str:
+    """Write a ratio of 1.234 as 1.23."""
+    return DASH if value is None else f"{value:.2f}"
+
+
 def interval(row: Row) -> str:
     """Write a difference with its interval: +1.23 [+0.40, +2.05]."""
     if row["difference"] is None:
@@ -55,8 +60,10 @@ def _kind(row: Row) -> str:
     return row["method"] if equal_steps else f"{row['method']}, {row['comparison']}"
 
 
-def _ratio(row: Row) -> str:
-    return f"{row['ratio']:g}"
+def missing(row: Row) -> str:
+    """Write what training cases lacked: a ratio, or rates by modality."""
+    ratio = row["ratio"]
+    return ratio if isinstance(ratio, str) else f"{ratio:g}"
 
 
 def _most_seeds(rows: Sequence[Row]) -> int:
@@ -67,55 +74,110 @@ def _fewer(row: Row, most: int) -> str:
     return f" (n = {row['seeds']})" if row["seeds"] is not None and row["seeds"] < most else ""
 
 
+def _nothing(row: Row) -> str:
+    return "no complete case" if row["not_possible"] else DASH
+
+
 def _dice_cell(row: Row, most: int) -> str:
     if row["dice"] is None:
-        return "no complete case" if row["not_possible"] else DASH
+        return _nothing(row)
     spread = "" if row["spread"] is None else f" \N{PLUS-MINUS SIGN} {percent(row['spread'])}"
     return f"{percent(row['dice'])}{spread}{_fewer(row, most)}"
 
 
 def _worst_cell(row: Row) -> str:
     if row["worst_subset"] is None:
-        return "no complete case" if row["not_possible"] else DASH
+        return _nothing(row)
     return f"{percent(row['worst_dice'])} ({row['worst_subset']})"
 
 
 def methods_table(rows: Sequence[Row]) -> str:
     """Mean Dice and spread over seeds: methods down, ratios across; n where seeds are fewer."""
     most = _most_seeds(rows)
-    return pivot(rows, _kind, _ratio, lambda row: _dice_cell(row, most), "Dice %, missing ratio")
+    return pivot(rows, _kind, missing, lambda row: _dice_cell(row, most), "Dice %, missing ratio")
 
 
 def worst_table(rows: Sequence[Row]) -> str:
     """The worst subset of each method at each missing ratio."""
-    return pivot(rows, _kind, _ratio, _worst_cell, "worst subset, Dice %, missing ratio")
+    return pivot(rows, _kind, missing, _worst_cell, "worst subset, Dice %, missing ratio")
 
 
-def differences_table(rows: Sequence[Row]) -> str:
+def regions_table(rows: Sequence[Row], regions: Sequence[str]) -> str:
+    """Mean Dice of each region, in one cell: methods down, ratios across."""
+
+    def cell(row: Row) -> str:
+        if row["dice"] is None:
+            return _nothing(row)
+        return " / ".join(percent(row[region]) for region in regions)
+
+    return pivot(rows, _kind, missing, cell, f"{' / '.join(regions)}, Dice %, missing ratio")
+
+
+def overview_table(rows: Sequence[Row], regions: Sequence[str]) -> str:
+    """Dice at one missing ratio and costs: methods down, everything across."""
+    most = _most_seeds(rows)
+    costs = {
+        "step": "training step",
+        "training_memory": "training memory",
+        "parameters": "parameters",
+        "inference": "inference",
+    }
+    header = ["method", "Dice %", *regions, "worst subset", "equal CPU time", *costs.values()]
+    body = [
+        [
+            str(row["method"]),
+            _dice_cell(row, most),
+            *(percent(row[region]) for region in regions),
+            _worst_cell(row),
+            _equal_time_cell(row, most),
+            *(times(row[key]) for key in costs),
+        ]
+        for row in rows
+    ]
+    return table(header, body)
+
+
+def _equal_time_cell(row: Row, most: int) -> str:
+    names = ("dice", "spread", "seeds")
+    return _dice_cell({**row, **{name: row[f"{name}_equal_time"] for name in names}}, most)
+
+
+def gains_table(rows: Sequence[Row]) -> str:
+    """Differences to the baseline with intervals: methods down, ratios across."""
+    return differences_table([{**row, "other": row["method"]} for row in rows], "method")
+
+
+def differences_table(rows: Sequence[Row], whose: str = "other method") -> str:
     """Differences with intervals: opponents down, ratios across; n where pairs are fewer."""
     most = _most_seeds(rows)
     return pivot(
         rows,
         lambda row: f"{row['other']}, {row['comparison']}",
-        _ratio,
+        missing,
         lambda row: f"{interval(row)}{_fewer(row, most)}",
-        "other method, missing ratio",
+        f"{whose}, missing ratio",
     )
 
 
 def gaps_table(rows: Sequence[Row]) -> str:
-    """Share of the gap to the specialists that is closed, in per cent."""
+    """Share of the gap to the specialists that is closed, in per cent; n where pairs are fewer."""
+    most = _most_seeds(rows)
     return pivot(
         rows,
-        lambda row: str(row["comparison"]),
-        _ratio,
-        lambda row: _whole_percent(row["closed"]),
+        lambda row: f"{row['method']}, {row['comparison']}",
+        missing,
+        lambda row: _gap_cell(row, most),
         "gap closed, missing ratio",
     )
 
 
-def _whole_percent(value: float | None) -> str:
-    return DASH if value is None else f"{100 * value:.0f} %".replace("-", _MINUS)
+def _gap_cell(row: Row, most: int) -> str:
+    closed = row["closed"]
+    return DASH if closed is None else f"{_whole_percent(closed)}{_fewer(row, most)}"
+
+
+def _whole_percent(value: float) -> str:
+    return f"{100 * value:.0f} %".replace("-", _MINUS)
 
 
 def ablation_table(rows: Sequence[Row]) -> str:
@@ -128,14 +190,20 @@ def _count(row: Row) -> str:
     return DASH if row["seeds"] is None else f"{row['seeds']} x {row['cases']}"
 
 
-def subsets_table(rows: Sequence[Row]) -> str:
-    """Dice of every subset at one missing ratio: subsets down, methods across."""
+def subsets_table(rows: Sequence[Row], what: str = "dice", corner: str = "given, Dice %") -> str:
+    """Dice of every subset at one missing ratio: subsets down, methods across.
+
+    Args:
+        rows: of `bundle.benchmark.tables.subset_rows`, of this ratio.
+        what: the column to show: "dice", the mean over regions, or a region.
+        corner: what to write in the first field.
+    """
     return pivot(
         rows,
         lambda row: str(row["subset"]),
         lambda row: str(row["method"]),
-        lambda row: percent(row["dice"]),
-        "given, Dice %",
+        lambda row: percent(row[what]),
+        corner,
     )
 
 

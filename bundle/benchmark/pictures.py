@@ -1,8 +1,8 @@
-"""The pictures of the report: Dice against the missing ratio, and what each part is worth."""
+"""The pictures of the report: Dice against the missing ratio and the cost, what parts are worth."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -10,11 +10,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from bundle.atomic import written_atomically
+from bundle.benchmark.plan import Missing
 from bundle.benchmark.results import Row
 from bundle.heatmap import FAINT, INK
 
 # Okabe and Ito's colours, which people who do not tell red from green can tell apart.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#808080")
+# How far right of the largest ratio what is not one number has its place.
+_ASIDE = 0.2
 
 
 def write_picture(figure: Figure, path: Path) -> None:
@@ -27,22 +30,25 @@ def draw_methods(rows: Sequence[Row], ceiling: float | None) -> Figure:
     """Draw Dice against the missing ratio, one line a method, with the spread over seeds.
 
     Args:
-        rows: of `bundle.benchmark.tables.method_rows`.
+        rows: of `bundle.benchmark.tables.method_rows`; rates by modality stand to the right of the
+            ratios, not joined to them.
         ceiling: Dice of the specialists, drawn as a level; None = they are not there.
     """
-    figure, axes = _figure(7, 4.5)
     kinds = list(dict.fromkeys((row["method"], row["comparison"]) for row in rows))
-    ratios = sorted({row["ratio"] for row in rows})
+    figure, axes = _figure(7, 4 + 0.1 * len(kinds))
+    places = _places(rows)
     methods = list(dict.fromkeys(method for method, _ in kinds))
     for place, kind in enumerate(kinds):
         here = [r for r in rows if (r["method"], r["comparison"]) == kind and r["dice"] is not None]
         if here:
             # Aside of one another, so that error bars stay visible.
             shift = 0.006 * (place - (len(kinds) - 1) / 2)
-            _line(axes, here, kind, _COLOURS[methods.index(kind[0]) % len(_COLOURS)], shift)
+            colour = _COLOURS[methods.index(kind[0]) % len(_COLOURS)]
+            _line(axes, here, kind, colour, {key: x + shift for key, x in places.items()})
     if ceiling is not None:
         axes.axhline(100 * ceiling, color=INK, linestyle=":", linewidth=1, label="specialists")
-    axes.set(xlabel="missing ratio of the training cases", ylabel="Dice (%)", xticks=ratios)
+    axes.set(xlabel="missing ratio of the training cases", ylabel="Dice (%)")
+    axes.set_xticks(list(places.values()), [str(missing) for missing in places])
     axes.set_title("Mean Dice over all subsets and regions", fontsize=11, color=INK)
     axes.grid(color=FAINT, linewidth=0.6)
     if axes.get_legend_handles_labels()[0]:
@@ -50,22 +56,71 @@ def draw_methods(rows: Sequence[Row], ceiling: float | None) -> Figure:
     return figure
 
 
+def _places(rows: Sequence[Row]) -> dict[Missing, float]:
+    """Give every missing ratio its place on the axis, and what is not a number one further on."""
+    found = {row["ratio"] for row in rows}
+    ratios = sorted(missing for missing in found if not isinstance(missing, str))
+    others = sorted(missing for missing in found if isinstance(missing, str))
+    last = max(ratios, default=0.0)
+    aside = {missing: last + _ASIDE * count for count, missing in enumerate(others, 1)}
+    return {**{ratio: ratio for ratio in ratios}, **aside}
+
+
 def _line(
-    axes: Axes, rows: Sequence[Row], kind: tuple[str, str], colour: str, shift: float
+    axes: Axes,
+    rows: Sequence[Row],
+    kind: tuple[str, str],
+    colour: str,
+    places: Mapping[Missing, float],
 ) -> None:
     method, comparison = kind
     equal_time = comparison != "equal steps"
-    axes.errorbar(
-        [row["ratio"] + shift for row in rows],
-        [100 * row["dice"] for row in rows],
-        yerr=[100 * (row["spread"] or 0) for row in rows],
-        color=colour,
-        linestyle="--" if equal_time else "-",
-        marker="s" if equal_time else "o",
-        markersize=4,
-        capsize=3,
-        label=f"{method} ({comparison})" if equal_time else method,
-    )
+    label = f"{method} ({comparison})" if equal_time else method
+    for joined in (True, False):
+        part = [row for row in rows if isinstance(row["ratio"], str) != joined]
+        if part:
+            axes.errorbar(
+                [places[row["ratio"]] for row in part],
+                [100 * row["dice"] for row in part],
+                yerr=[100 * (row["spread"] or 0) for row in part],
+                color=colour,
+                linestyle=("--" if equal_time else "-") if joined else "none",
+                marker="s" if equal_time else "o",
+                markersize=4,
+                capsize=3,
+                label=label,
+            )
+            # One line of the legend for both parts.
+            label = None
+
+
+def draw_overview(rows: Sequence[Row]) -> Figure:
+    """Draw each method's Dice against the CPU time of its training.
+
+    A dot = equal steps, a square = equal CPU time; of one method, they are joined.
+
+    Args:
+        rows: of `bundle.benchmark.tables.overview_rows`; what has no Dice or time is left out.
+    """
+    figure, axes = _figure(7, 4 + 0.1 * len(rows))
+    for place, row in enumerate(rows):
+        points = [
+            (row[f"cpu_seconds{kind}"], 100 * row[f"dice{kind}"], marker)
+            for kind, marker in (("", "o"), ("_equal_time", "s"))
+            if row[f"dice{kind}"] is not None and row[f"cpu_seconds{kind}"] is not None
+        ]
+        colour = _COLOURS[place % len(_COLOURS)]
+        label = row["method"]
+        for seconds, dice, marker in points:
+            axes.plot(seconds, dice, marker, color=colour, markersize=6, label=label)
+            label = None
+        axes.plot([p[0] for p in points], [p[1] for p in points], color=colour, linewidth=1)
+    axes.set(xlabel="CPU time of a training (s)", ylabel="Dice (%)")
+    axes.set_title("Equal steps (dots) and equal CPU time (squares)", fontsize=11, color=INK)
+    axes.grid(color=FAINT, linewidth=0.6)
+    if axes.get_legend_handles_labels()[0]:
+        figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    return figure
 
 
 def draw_ablation(rows: Sequence[Row]) -> Figure:

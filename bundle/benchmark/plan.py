@@ -14,6 +14,13 @@ Group = Literal["main", "wall_clock", "specialist", "ablation"]
 COMPARED: Mapping[Group, str] = {"main": "equal steps", "wall_clock": "equal CPU time"}
 SPECIALISTS = "specialists"
 
+# Methods that have no overlay of their own, but are another one's with something changed.
+GMD_NOT_DECOUPLED = "GMD, not decoupled"
+PCGRAD_UNET = "PCGrad-mean, plain U-Net"
+
+# What the training cases of a run lack: a ratio, or in words a rate for each modality.
+Missing = float | str
+
 
 @dataclass(frozen=True)
 class Phantom:
@@ -71,13 +78,16 @@ class Run:
         group: which table it belongs to. "main": the same number of optimiser steps for all;
             "wall_clock": the same CPU time as the reference; "specialist": one subset only;
             "ablation": the reference with something changed.
-        ratio: chance, 0 to 1, that a modality of a training case is missing.
+        ratio: chance, 0 to 1, that a modality of a training case is missing; the mean of `rates`
+            where there are any.
         seed: of the absence, the weights and the order of the cases; not of the phantom.
         stages: the trainings.
         subsets: what to evaluate, such as ("t1+t2",); None = all.
         needs: modalities that some training case must have; without one the run is not possible.
         same_time: tells the last stage's epochs where they are not fixed.
         phantom: the data.
+        rates: that chance for each modality in vocabulary order; None = `ratio` for all.
+        whole: the label of what an ablation is changed from; None = the grid's reference.
     """
 
     name: str
@@ -90,6 +100,13 @@ class Run:
     needs: tuple[str, ...] = ()
     same_time: SameTime | None = None
     phantom: Phantom = Phantom()
+    rates: tuple[float, ...] | None = None
+    whole: str | None = None
+
+    @property
+    def missing(self) -> Missing:
+        """What the training cases lack: `ratio`, or `rates` such as "0.2/0.4/0.6/0.8"."""
+        return self.ratio if self.rates is None else "/".join(f"{rate:g}" for rate in self.rates)
 
     @property
     def after(self) -> tuple[str, ...]:
@@ -107,6 +124,7 @@ class Grid:
         baseline: the label from which the gap to the specialists is measured.
         runs: in the order in which they are to start.
         notes: sentences for the report on what is not there, and why.
+        centre: the missing ratio at which all methods stand in one table; None = no such table.
 
     Raises:
         ValueError: two runs of one name, or one that waits for a run that does not come before it.
@@ -117,6 +135,7 @@ class Grid:
     baseline: str
     runs: tuple[Run, ...]
     notes: tuple[str, ...] = ()
+    centre: float | None = None
 
     def __post_init__(self) -> None:
         seen: set[str] = set()

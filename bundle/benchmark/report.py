@@ -8,37 +8,47 @@ from pathlib import Path
 
 from bundle.atomic import write_text_atomically
 from bundle.benchmark import cost, markdown, rebuilding
-from bundle.benchmark.pictures import draw_ablation, draw_methods, write_picture
+from bundle.benchmark.pictures import draw_ablation, draw_methods, draw_overview, write_picture
+from bundle.benchmark.plan import SPECIALISTS
 from bundle.benchmark.results import Result, Results, Row
 from bundle.benchmark.statistics import RESAMPLES, mean_and_spread, specialists_dice
 from bundle.benchmark.tables import all_tables, write_csv
 
 REPORT = "report.md"
+SUBSETS = "subsets.md"
 
 
 def write_report(results: Results, output_dir: str | Path) -> Path:
     """Write report.md, the tables as CSV files and the pictures into the grid's folder.
 
+    Dice of every subset and region, which is long, goes into subsets.md.
+
     Returns:
         The path of report.md.
     """
     folder = Path(output_dir)
-    tables = all_tables(results)
+    tables = all_tables(results, cost.read(folder))
     for name, rows in tables.items():
         write_csv(rows, folder / "tables" / f"{name}.csv")
     ceiling = mean_and_spread(list(specialists_dice(results).values()))[0]
     write_picture(draw_methods(tables["methods"], ceiling), folder / "dice.png")
     if "ablation" in tables:
         write_picture(draw_ablation(tables["ablation"]), folder / "ablation.png")
+    if "overview" in tables:
+        write_picture(draw_overview(tables["overview"]), folder / "overview.png")
+    if "subsets" in tables:
+        write_text_atomically(folder / SUBSETS, _every_region(tables["subsets"], results))
     sections = [
         _opening(results),
-        _methods(tables["methods"]),
+        _overview(tables.get("overview", []), results),
+        _methods(tables["methods"], results),
         _differences(tables.get("differences", []), results),
+        _gains(tables.get("gains", []), results),
         _gaps(tables.get("gaps", []), results),
         _ablation(tables.get("ablation", []), results),
         _subsets(tables.get("subsets", [])),
         _costs(tables["costs"]),
-        _ratios(folder / cost.FILE),
+        _ratios(folder),
         _rebuilding(folder / rebuilding.FILE),
     ]
     write_text_atomically(folder / REPORT, "\n\n".join(filter(None, sections)).rstrip() + "\n")
@@ -60,7 +70,7 @@ def _opening(results: Results) -> str:
         "which scans of the training cases are missing, the weights and the order of the cases. "
         "Testing cases are complete and tested on every subset.",
         f"- Seeds: {_listed(sorted({run.seed for run in grid.runs if run.group == 'main'}))}. "
-        "Nothing is chosen on held-out cases: the network after the last step is tested.",
+        "No network is chosen on held-out cases: the one after the last step is tested.",
         *_circumstances(made),
         *(f"- {note}" for note in grid.notes),
     ]
@@ -101,7 +111,37 @@ def _listed(values: Sequence[object]) -> str:
     return ", ".join(map(str, values))
 
 
-def _methods(rows: Sequence[Row]) -> str:
+def _overview(rows: Sequence[Row], results: Results) -> str:
+    if not rows:
+        return ""
+    grid = results.grid
+    lines = [
+        "## Everything at a glance",
+        "",
+        f"At a missing ratio of {grid.centre:g}. *Dice*: mean over all subsets, regions and "
+        "testing cases, \N{PLUS-MINUS SIGN} standard deviation over seeds, with equal steps; then "
+        "that of each region and of the worst subset. *Equal CPU time*: Dice with the CPU seconds "
+        f"of {grid.reference}'s training. Costs are ratios to the plain U-Net, from `--grid cost`: "
+        "a training step, the peak of resident memory of a training process, the parameters of the "
+        "network that is deployed, personalised for its subset where it can be, and the time of a "
+        f"window. {grid.reference}'s step is that of its second stage.",
+    ]
+    if any(row["method"] == SPECIALISTS for row in rows):
+        lines[-1] += (
+            " The specialists are trained on complete data; there are fifteen of them, each with "
+            "the steps of a whole training."
+        )
+    if all(row["step"] is None for row in rows):
+        lines[-1] += " **The costs have not been measured in this folder yet.**"
+    lines += [
+        "",
+        markdown.overview_table(rows, results.regions),
+        "![Dice against the CPU time of a training](overview.png)",
+    ]
+    return "\n".join(lines)
+
+
+def _methods(rows: Sequence[Row], results: Results) -> str:
     return "\n".join(
         [
             "## Dice by method and missing ratio",
@@ -115,6 +155,7 @@ def _methods(rows: Sequence[Row]) -> str:
             markdown.methods_table(rows),
             "![Dice against the missing ratio](dice.png)",
             "",
+            *([markdown.regions_table(rows, results.regions)] if results.regions else []),
             markdown.worst_table(rows).rstrip(),
         ]
     )
@@ -134,6 +175,21 @@ def _differences(rows: Sequence[Row], results: Results) -> str:
             "for these trainings only.",
             "",
             markdown.differences_table(rows).rstrip(),
+        ]
+    )
+
+
+def _gains(rows: Sequence[Row], results: Results) -> str:
+    if not rows:
+        return ""
+    return "\n".join(
+        [
+            f"## The others minus {results.grid.baseline}",
+            "",
+            "As above, but above 0: the method is better than the baseline. Both have the same "
+            f"steps, or both the CPU time of {results.grid.reference}'s training.",
+            "",
+            markdown.gains_table(rows).rstrip(),
         ]
     )
 
@@ -164,7 +220,8 @@ def _ablation(rows: Sequence[Row], results: Results) -> str:
         [
             "## What each part is worth",
             "",
-            f"{results.grid.reference} with one thing changed, and the same number of steps, at a "
+            f"{_listed(dict.fromkeys(row['whole'] for row in rows))} with one thing changed, and "
+            "the same number of steps, at a "
             f"missing ratio of {rows[0]['ratio']:g}; changed minus whole, as above. Below 0: the "
             "change does harm.",
             "",
@@ -175,11 +232,35 @@ def _ablation(rows: Sequence[Row], results: Results) -> str:
 
 
 def _subsets(rows: Sequence[Row]) -> str:
-    lines = ["## Dice by subset"]
-    for ratio in dict.fromkeys(row["ratio"] for row in rows):
-        here = [row for row in rows if row["ratio"] == ratio]
-        lines += ["", f"Missing ratio {ratio:g}:", "", markdown.subsets_table(here).rstrip()]
+    lines = [
+        "## Dice by subset",
+        "",
+        f"Mean over regions; for each region see [{SUBSETS}]({SUBSETS}).",
+    ]
+    for missing, here in _by_ratio(rows).items():
+        lines += ["", f"Missing ratio {missing}:", "", markdown.subsets_table(here).rstrip()]
     return "\n".join(lines) if rows else ""
+
+
+def _every_region(rows: Sequence[Row], results: Results) -> str:
+    lines = [
+        f"# Benchmark `{results.grid.name}`: Dice by subset and region",
+        "",
+        "Per cent, mean over testing cases and seeds, with equal steps.",
+    ]
+    for missing, here in _by_ratio(rows).items():
+        lines += ["", f"## Missing ratio {missing}"]
+        for region in results.regions:
+            corner = f"{region}, given"
+            lines += ["", markdown.subsets_table(here, region, corner).rstrip()]
+    return "\n".join(lines) + "\n"
+
+
+def _by_ratio(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    parts: dict[str, list[Row]] = {}
+    for row in rows:
+        parts.setdefault(markdown.missing(row), []).append(row)
+    return parts
 
 
 def _costs(rows: Sequence[Row]) -> str:
@@ -195,10 +276,10 @@ def _costs(rows: Sequence[Row]) -> str:
     )
 
 
-def _ratios(path: Path) -> str:
-    if not path.is_file():
+def _ratios(folder: Path) -> str:
+    costs = cost.read(folder)
+    if costs is None:
         return ""
-    costs = json.loads(path.read_text(encoding="utf-8"))
     settings = costs["settings"]
     return "\n".join(
         [
@@ -206,7 +287,10 @@ def _ratios(path: Path) -> str:
             "",
             f"`--grid cost`, {costs['date'][:10]}: medians of {settings['repeats']} turns, one "
             f"core, crops of {settings['crop']} in batches of {settings['batch']}, windows of "
-            f"{settings['window']} voxels a side.",
+            f"{settings['window']} voxels a side. Training steps are of cases that lack half of "
+            "their scans, inference is on three of four. Memory of a training is the peak of a "
+            "whole process, most of which is what libraries take; beside it what the steps add to "
+            "it. A universal step is one of stage 2.",
             "",
             cost.table(costs).rstrip(),
         ]

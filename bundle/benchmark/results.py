@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from bundle.atomic import write_text_atomically
-from bundle.benchmark.plan import Grid, Group, Run
+from bundle.benchmark.plan import Grid, Group, Missing, Run
 from bundle.metrics import Score
 
 # {subset: {region: [Dice of every case, in the order of the record's `cases`]}}
@@ -77,6 +77,11 @@ class Result:
         """Names of the testing cases, sorted."""
         return self.record["cases"]
 
+    @property
+    def regions(self) -> list[str]:
+        """Names of the R regions, in the order of `scores`."""
+        return list(next(iter(self.record["dice"].values())))
+
     @cached_property
     def scores(self) -> dict[str, np.ndarray]:
         """Dice, 0 to 1, by subset: (cases, R) float."""
@@ -91,9 +96,9 @@ class Result:
         return np.mean([scores.mean(1) for scores in self.scores.values()], axis=0)
 
     @cached_property
-    def subset_means(self) -> dict[str, float]:
-        """Dice of each subset over cases and regions."""
-        return {subset: float(scores.mean()) for subset, scores in self.scores.items()}
+    def region_means(self) -> dict[str, np.ndarray]:
+        """Dice by subset, over cases: (R,) float."""
+        return {subset: scores.mean(0) for subset, scores in self.scores.items()}
 
     @property
     def dice(self) -> float:
@@ -129,21 +134,21 @@ class Results:
     grid: Grid
     finished: Mapping[str, Result]
 
-    def of(self, group: Group, label: str, ratio: float) -> dict[int, Result]:
+    def of(self, group: Group, label: str, ratio: Missing) -> dict[int, Result]:
         """Pick the runs with scores of one cell of a table, by seed."""
         return {
             result.run.seed: result
             for result in self.finished.values()
-            if (result.run.group, result.run.label, result.run.ratio) == (group, label, ratio)
+            if (result.run.group, result.run.label, result.run.missing) == (group, label, ratio)
             and not result.not_possible
         }
 
-    def why_not(self, group: Group, label: str, ratio: float) -> str:
+    def why_not(self, group: Group, label: str, ratio: Missing) -> str:
         """Say why a cell of a table has fewer runs than planned; empty = no such reason."""
         reasons = {
             result.not_possible
             for result in self.finished.values()
-            if (result.run.group, result.run.label, result.run.ratio) == (group, label, ratio)
+            if (result.run.group, result.run.label, result.run.missing) == (group, label, ratio)
         }
         return "; ".join(sorted(reasons - {""}))
 
@@ -151,9 +156,16 @@ class Results:
         """List a group's labels in the grid's order, run or not."""
         return list(dict.fromkeys(run.label for run in self.grid.runs if run.group == group))
 
-    def ratios(self, group: Group) -> list[float]:
-        """List a group's missing ratios, smallest first, run or not."""
-        return sorted({run.ratio for run in self.grid.runs if run.group == group})
+    def ratios(self, group: Group) -> list[Missing]:
+        """List a group's missing ratios, smallest first, then its rates by modality, run or not."""
+        found = {run.missing for run in self.grid.runs if run.group == group}
+        return sorted(found, key=lambda missing: (isinstance(missing, str), missing))
+
+    @property
+    def regions(self) -> list[str]:
+        """List the regions that were scored, in the configs' order; [] until a run has finished."""
+        made = (result for result in self.finished.values() if not result.not_possible)
+        return next((result.regions for result in made), [])
 
 
 State = Literal["finished", "changed", "missing"]

@@ -103,21 +103,28 @@ def mean_dice(found: Mapping[int, Result]) -> float | None:
     return mean_and_spread([result.dice for result in found.values()])[0]
 
 
-def subset_means(found: Mapping[int, Result]) -> dict[str, float]:
-    """Average each subset's Dice over trainings, given by seed; {} = there are none."""
-    means = [result.subset_means for result in found.values()]
-    return (
-        {subset: float(np.mean([m[subset] for m in means])) for subset in means[0]} if means else {}
-    )
+def region_means(found: Mapping[int, Result]) -> dict[str, np.ndarray]:
+    """Average Dice over cases and trainings, given by seed.
+
+    Returns:
+        (R,) by subset; {} = there are no trainings.
+    """
+    means = [result.region_means for result in found.values()]
+    return {s: np.mean([m[s] for m in means], axis=0) for s in means[0]} if means else {}
+
+
+def specialists_regions(results: Results) -> dict[str, np.ndarray]:
+    """Dice (R,) of every subset by its own specialist, mean over seeds; {} until all are there."""
+    labels = results.labels("specialist")
+    dice: dict[str, np.ndarray] = {}
+    for subset in labels:
+        dice |= region_means(results.of("specialist", subset, 0.0))
+    return dice if len(dice) == len(labels) else {}
 
 
 def specialists_dice(results: Results) -> dict[str, float]:
-    """Dice of every subset by its own specialist, mean over seeds; {} until all are there."""
-    labels = results.labels("specialist")
-    dice: dict[str, float] = {}
-    for subset in labels:
-        dice |= subset_means(results.of("specialist", subset, 0.0))
-    return dice if len(dice) == len(labels) else {}
+    """Dice of every subset by its own specialist, as above, mean over regions."""
+    return {subset: float(dice.mean()) for subset, dice in specialists_regions(results).items()}
 
 
 def gap_closed(method: float, baseline: float, ceiling: float) -> float | None:

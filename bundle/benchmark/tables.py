@@ -7,21 +7,26 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from bundle.atomic import write_text_atomically
+from bundle.benchmark.cost import contender_rows
 from bundle.benchmark.ledger import cost_rows, run_rows
-from bundle.benchmark.plan import COMPARED, SPECIALISTS, Group
-from bundle.benchmark.results import Results, Row
+from bundle.benchmark.plan import COMPARED, SPECIALISTS, Group, Missing
+from bundle.benchmark.results import Result, Results, Row
 from bundle.benchmark.statistics import (
     Difference,
     gap_closed,
     mean_and_spread,
     mean_dice,
     paired_difference,
+    region_means,
     specialists_dice,
-    subset_means,
+    specialists_regions,
 )
 
 
@@ -35,18 +40,69 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
     write_text_atomically(path, text.getvalue())
 
 
-def all_tables(results: Results) -> dict[str, list[Row]]:
-    """Make every table that a grid has, by the name of its file."""
+def all_tables(results: Results, costs: Mapping[str, Any] | None = None) -> dict[str, list[Row]]:
+    """Make every table that a grid has, by the name of its file.
+
+    Args:
+        results: of the grid.
+        costs: what `bundle.benchmark.cost.measure` returned; None = it was not measured.
+    """
     tables = {
+        "overview": overview_rows(results, costs),
         "runs": run_rows(results),
         "methods": method_rows(results),
         "differences": difference_rows(results),
+        "gains": gain_rows(results),
         "gaps": gap_rows(results),
         "ablation": ablation_rows(results),
         "subsets": subset_rows(results),
         "costs": cost_rows(results),
     }
     return {name: rows for name, rows in tables.items() if rows}
+
+
+def overview_rows(results: Results, costs: Mapping[str, Any] | None) -> list[Row]:
+    """One row for every method: Dice at the grid's central missing ratio, and what it costs.
+
+    [] for a grid that has no centre. The specialists' Dice is that on complete data.
+    """
+    centre = results.grid.centre
+    if centre is None:
+        return []
+    cost = {row["method"]: row for row in contender_rows(costs)}
+    unknown = dict.fromkeys(next(iter(cost.values())))
+    rows = [
+        _overview_row(results, label, centre) | {**cost.get(label, unknown), "method": label}
+        for label in results.labels("main")
+    ]
+    if results.labels("specialist"):
+        dice = _dice_columns(specialists_regions(results), results.regions)
+        seeds = {run.seed for run in results.grid.runs if run.group == "specialist"}
+        if dice["dice"] is not None:
+            dice["seeds"] = len(seeds)
+        rows.append({**dict.fromkeys(rows[0]), **dice, **cost[SPECIALISTS], "not_possible": ""})
+    return rows
+
+
+def _overview_row(results: Results, label: str, centre: float) -> Row:
+    steps = _method_row(results, "main", label, centre)
+    # The reference's training is what sets the time.
+    group: Group = "main" if label == results.grid.reference else "wall_clock"
+    time = _method_row(results, group, label, centre)
+    return {
+        **{key: value for key, value in steps.items() if key not in ("comparison", "ratio")},
+        "cpu_seconds": _cpu_seconds(results.of("main", label, centre)),
+        "seeds_equal_time": time["seeds"],
+        "dice_equal_time": time["dice"],
+        "spread_equal_time": time["spread"],
+        "worst_subset_equal_time": time["worst_subset"],
+        "worst_dice_equal_time": time["worst_dice"],
+        "cpu_seconds_equal_time": _cpu_seconds(results.of(group, label, centre)),
+    }
+
+
+def _cpu_seconds(found: Mapping[int, Result]) -> float | None:
+    return mean_and_spread([result.cpu_seconds for result in found.values()])[0]
 
 
 def method_rows(results: Results) -> list[Row]:
@@ -59,21 +115,30 @@ def method_rows(results: Results) -> list[Row]:
     ]
 
 
-def _method_row(results: Results, group: Group, label: str, ratio: float) -> Row:
+def _method_row(results: Results, group: Group, label: str, ratio: Missing) -> Row:
     found = results.of(group, label, ratio)
-    dice, spread = mean_and_spread([result.dice for result in found.values()])
-    subsets = subset_means(found)
-    worst = min(subsets, key=lambda name: subsets[name]) if subsets else None
     return {
         "comparison": COMPARED[group],
         "method": label,
         "ratio": ratio,
         "seeds": len(found),
-        "dice": dice,
-        "spread": spread,
-        "worst_subset": worst,
-        "worst_dice": None if worst is None else subsets[worst],
+        "spread": mean_and_spread([result.dice for result in found.values()])[1],
+        **_dice_columns(region_means(found), results.regions),
         "not_possible": results.why_not(group, label, ratio),
+    }
+
+
+def _dice_columns(dice: Mapping[str, np.ndarray], regions: Sequence[str]) -> Row:
+    """Sum up Dice (R,) by subset: its mean, that of each region, and the worst subset."""
+    if not dice:
+        return dict.fromkeys(("dice", *regions, "worst_subset", "worst_dice"))
+    worst = min(dice, key=lambda subset: dice[subset].mean())
+    by_region = np.mean(list(dice.values()), axis=0)
+    return {
+        "dice": float(by_region.mean()),
+        **dict(zip(regions, by_region.tolist(), strict=True)),
+        "worst_subset": worst,
+        "worst_dice": float(dice[worst].mean()),
     }
 
 
@@ -104,59 +169,102 @@ def _difference_columns(found: Difference | None) -> Row:
     }
 
 
+def _beside_baseline(
+    results: Results,
+) -> Iterator[tuple[Row, dict[int, Result], dict[int, Result]]]:
+    """Pair every method with the baseline: what is compared, and the results of both by seed.
+
+    With equal CPU time the reference stands with its only training, which sets that time.
+    """
+    grid = results.grid
+    for group, comparison in COMPARED.items():
+        labels = [grid.reference, *results.labels(group)]
+        for label in dict.fromkeys(labels):
+            for ratio in results.ratios(group):
+                own: Group = "main" if label == grid.reference else group
+                planned = any(
+                    (run.group, run.label, run.missing) == (own, label, ratio) for run in grid.runs
+                )
+                if planned and label != grid.baseline:
+                    row = {"comparison": comparison, "method": label, "ratio": ratio}
+                    baseline = results.of(group, grid.baseline, ratio)
+                    yield row, results.of(own, label, ratio), baseline
+
+
+def gain_rows(results: Results) -> list[Row]:
+    """One row for every method, missing ratio and comparison: method minus baseline, paired."""
+    return [
+        row | _difference_columns(paired_difference(method, baseline))
+        for row, method, baseline in _beside_baseline(results)
+    ]
+
+
 def gap_rows(results: Results) -> list[Row]:
-    """One row for every missing ratio and comparison: how much of the gap to the specialists."""
-    grid, ceiling = results.grid, mean_and_spread(list(specialists_dice(results).values()))[0]
+    """One row for every method, missing ratio and comparison: the share of the gap it closes."""
     if not results.labels("specialist"):
         return []
+    ceiling = mean_and_spread(list(specialists_dice(results).values()))[0]
     rows = []
-    for group, comparison in COMPARED.items():
-        for ratio in results.ratios(group):
-            first = results.of("main", grid.reference, ratio)
-            second = results.of(group, grid.baseline, ratio)
-            reference = mean_dice({seed: first[seed] for seed in first.keys() & second.keys()})
-            baseline = mean_dice({seed: second[seed] for seed in first.keys() & second.keys()})
-            known = None not in (reference, baseline, ceiling)
-            rows.append(
-                {
-                    "comparison": comparison,
-                    "ratio": ratio,
-                    "baseline": baseline,
-                    "reference": reference,
-                    SPECIALISTS: ceiling,
-                    "closed": gap_closed(reference, baseline, ceiling) if known else None,
-                }
-            )
+    for row, first, second in _beside_baseline(results):
+        both = first.keys() & second.keys()
+        method = mean_dice({seed: first[seed] for seed in both})
+        baseline = mean_dice({seed: second[seed] for seed in both})
+        known = None not in (method, baseline, ceiling)
+        rows.append(
+            row
+            | {
+                "seeds": len(both),
+                "baseline": baseline,
+                "dice": method,
+                SPECIALISTS: ceiling,
+                "closed": gap_closed(method, baseline, ceiling) if known else None,
+            }
+        )
     return rows
 
 
 def ablation_rows(results: Results) -> list[Row]:
     """One row for every change: changed minus whole, paired."""
+    wholes = {
+        run.label: run.whole or results.grid.reference
+        for run in results.grid.runs
+        if run.group == "ablation"
+    }
     rows = []
     for ratio in results.ratios("ablation"):
-        whole = results.of("main", results.grid.reference, ratio)
-        for label in results.labels("ablation"):
+        for label, whole in wholes.items():
             changed = results.of("ablation", label, ratio)
-            found = paired_difference(changed, whole)
-            row = {"change": label, "ratio": ratio, "dice": mean_dice(changed)}
+            found = paired_difference(changed, results.of("main", whole, ratio))
+            row = {"change": label, "whole": whole, "ratio": ratio, "dice": mean_dice(changed)}
             rows.append(row | _difference_columns(found))
     return rows
 
 
 def subset_rows(results: Results) -> list[Row]:
-    """One row for every method, missing ratio and subset: Dice over cases, regions and seeds."""
+    """One row for every method, missing ratio and subset: Dice over cases and seeds, by region."""
     rows = []
     for ratio in results.ratios("main"):
         means = {
-            label: subset_means(results.of("main", label, ratio))
+            label: region_means(results.of("main", label, ratio))
             for label in results.labels("main")
         }
         if ratio == 0 and results.labels("specialist"):
-            means[SPECIALISTS] = specialists_dice(results)
+            means[SPECIALISTS] = specialists_regions(results)
         subsets = list(dict.fromkeys(subset for dice in means.values() for subset in dice))
         rows += [
-            {"ratio": ratio, "subset": subset, "method": label, "dice": dice.get(subset)}
+            {
+                "ratio": ratio,
+                "subset": subset,
+                "method": label,
+                **_subset_columns(dice.get(subset), results.regions),
+            }
             for subset in subsets
             for label, dice in means.items()
         ]
     return rows
+
+
+def _subset_columns(dice: np.ndarray | None, regions: Sequence[str]) -> Row:
+    if dice is None:
+        return dict.fromkeys(("dice", *regions))
+    return {"dice": float(dice.mean()), **dict(zip(regions, dice.tolist(), strict=True))}

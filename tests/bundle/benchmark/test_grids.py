@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import re
 from pathlib import Path
@@ -9,16 +10,50 @@ import pytest
 import yaml
 
 import bundle
-from bundle.benchmark.grids import ABLATIONS, FINER_ABLATIONS, GRIDS, universal
+from bundle.benchmark.grids import (
+    ABLATIONS,
+    CENTRE,
+    CHANGED,
+    FINER_ABLATIONS,
+    GRIDS,
+    OVERLAYS,
+    UNEVEN,
+    VARIANTS,
+    methods,
+    universal,
+)
+from bundle.benchmark.plan import GMD_NOT_DECOUPLED, PCGRAD_UNET
 from bundle.modalities import BRATS_MODALITIES
 
 CONFIGS = Path(bundle.ROOT) / "configs"
+# Of runs that may lie finished in somebody's folder: their records count by these.
+DIGESTS = {
+    "universal-missing_0.5-seed_0": "4ea19f98d35b8a56",
+    "modality_dropout-missing_0-seed_0": "b6eba95f65c1f6b6",
+    "modality_dropout-missing_0.8-seed_2": "e5f2d54ffceaa8ac",
+    "full_only-missing_0.3-seed_1": "3ba92085c21c525e",
+    "wall_clock-modality_dropout-missing_0-seed_0": "b3129adab58ada61",
+    "wall_clock-modality_dropout-missing_0.5-seed_1": "ebda1e05d76872e5",
+    "wall_clock-modality_dropout-missing_0.8-seed_2": "2a2bde9524c1bdef",
+    "specialist-t1-missing_0-seed_0": "6172675176928816",
+    "specialist-t1_t1ce_t2_flair-missing_0-seed_0": "0ce5ca8b19b85a2a",
+}
+OF_UNIVERSAL_ALONE = {
+    "ablation-no_pre-training-missing_0.5-seed_0": "4251f4f101f782fa",
+    "ablation-no_hypernetwork-missing_0.5-seed_2": "80da3fe97979be12",
+    "ablation-random_prompts-missing_0.5-seed_0": "ef7d0bca38aa0045",
+}
 
 
 @functools.cache
 def read_config(name: str) -> dict:
     text = (CONFIGS / name).read_text(encoding="utf-8")
     return json.loads(text) if name.endswith(".json") else yaml.safe_load(text)
+
+
+def look_up(config: dict, path: str) -> object:
+    """Find 'a#b' as MONAI does; KeyError = there is no such id."""
+    return functools.reduce(lambda part, key: part[key], path.split("#"), config)
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +65,35 @@ def plan():
 def test_every_override_is_an_id_of_the_configs_it_comes_after(name):
     for run in GRIDS[name]().runs:
         for stage in run.stages:
-            known = {key for config in stage.configs for key in read_config(config)}
-            assert set(stage.overrides) <= known, run.name
+            known = {}
+            for config in stage.configs:
+                known |= read_config(config)
+            for path in stage.overrides:
+                look_up(known, path)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("universal", DIGESTS | OF_UNIVERSAL_ALONE),
+        ("methods", DIGESTS),
+        ("methods_whole", DIGESTS),
+    ],
+)
+def test_runs_keep_their_names_and_digests(name, expected):
+    found = GRIDS[name]().digests()
+    assert {run: found.get(run) for run in expected} == expected
+
+
+def test_grids_share_runs_of_one_name():
+    """So that one folder can hold the records of all."""
+    found = {name: GRIDS[name]().digests() for name in ("universal", "methods", "methods_whole")}
+    for first, second in itertools.combinations(found.values(), 2):
+        common = first.keys() & second.keys()
+        assert {name: first[name] for name in common} == {name: second[name] for name in common}
+    assert found["methods"].keys() <= found["methods_whole"].keys()
+    plain = {name for name in found["universal"] if not name.startswith("ablation")}
+    assert plain <= found["methods"].keys()
 
 
 @pytest.mark.parametrize("name", GRIDS)
@@ -95,3 +157,90 @@ def test_no_ablation_sets_what_is_the_default(plan):
     for first, second in (*ABLATIONS.values(), *FINER_ABLATIONS.values()):
         for key, value in {**first, **second}.items():
             assert known[key] != value
+
+
+@pytest.fixture(scope="module")
+def comparison():
+    return methods(pretrain_epochs=2, train_epochs=5)
+
+
+def test_every_method_has_the_same_steps_and_at_the_centre_every_seed(comparison):
+    main = [run for run in comparison.runs if run.group == "main"]
+    assert all(sum(stage.epochs for stage in run.stages) == 7 for run in main)
+    every = {"universal", "modality_dropout", "full_only", "LCKD", "GMD"}
+    every |= {GMD_NOT_DECOUPLED, PCGRAD_UNET}
+    for seed in (0, 1, 2):
+        assert {run.label for run in main if (run.missing, run.seed) == (CENTRE, seed)} == every
+
+
+def test_the_costly_variants_have_one_seed_elsewhere_and_the_whole_grid_all(comparison):
+    whole = methods(True, pretrain_epochs=2, train_epochs=5)
+    for grid, seeds in ((comparison, {0}), (whole, {0, 1, 2})):
+        for missing in (0.0, 0.3, 0.8, "0.2/0.4/0.6/0.8"):
+            for label in (GMD_NOT_DECOUPLED, PCGRAD_UNET):
+                found = [r.seed for r in grid.runs if (r.label, r.missing) == (label, missing)]
+                assert set(found) == seeds
+    assert "have one seed" in comparison.notes[-1]
+    assert len(whole.notes) == len(comparison.notes) - 1
+
+
+def test_at_the_centre_every_method_gets_the_time_of_the_universal_model(comparison):
+    by_name = {run.name: run for run in comparison.runs}
+    central = [r for r in comparison.runs if r.group == "wall_clock" and r.missing == CENTRE]
+    assert len(central) == 6 * 3
+    for run in central:
+        budget, pace = (by_name[name] for name in run.after)
+        assert (budget.label, pace.label, pace.group) == ("universal", run.label, "main")
+        assert {(r.missing, r.seed) for r in (budget, pace)} == {(CENTRE, run.seed)}
+        assert [stage.epochs for stage in run.stages] == [None]
+        assert run.stages[0].overrides == pace.stages[0].overrides
+        assert run.needs == pace.needs
+    others = {r.label for r in comparison.runs if r.group == "wall_clock" and r.missing != CENTRE}
+    assert others == {"modality_dropout"}
+
+
+def test_a_grid_that_is_stopped_has_a_whole_comparison(comparison):
+    """The centre of the first seed comes first, then the first seed, then the specialists."""
+    places = {
+        what: [place for place, run in enumerate(comparison.runs) if wanted(run)]
+        for what, wanted in {
+            "centre": lambda r: r.seed == 0 and r.missing == CENTRE and r.group != "ablation",
+            "first": lambda r: r.seed == 0 and r.missing != CENTRE and r.group != "specialist",
+            "specialists": lambda r: r.group == "specialist",
+            "second": lambda r: r.seed == 1,
+            "variants": lambda r: r.group == "ablation",
+        }.items()
+    }
+    order = list(places)
+    for earlier, later in itertools.pairwise(order):
+        assert max(places[earlier]) < min(places[later]), (earlier, later)
+
+
+def test_uneven_runs_say_their_rates(comparison):
+    runs = [run for run in comparison.runs if run.rates is not None]
+    assert {run.missing for run in runs} == {"0.2/0.4/0.6/0.8"}
+    assert all((run.rates, run.ratio) == (UNEVEN, 0.5) for run in runs)
+    assert {run.label for run in runs} == {r.label for r in comparison.runs if r.group == "main"}
+
+
+@pytest.mark.parametrize(
+    ("overlay", "change"),
+    [
+        *(("method_gmd.yaml", change) for change in CHANGED.values()),
+        *((OVERLAYS[whole][0], change) for whole, change in VARIANTS.values()),
+    ],
+)
+def test_no_variant_sets_what_is_the_default(overlay, change):
+    for path, value in change.items():
+        assert look_up(read_config(overlay), path) != value
+
+
+def test_variants_are_of_methods_of_the_grid(comparison):
+    runs = [run for run in comparison.runs if run.group == "ablation"]
+    assert [(run.label, run.whole) for run in runs] == [(k, v[0]) for k, v in VARIANTS.items()]
+    by_label = {r.label: r for r in comparison.runs if (r.group, r.seed) == ("main", 0)}
+    for run in runs:
+        whole = by_label[run.whole]
+        assert run.stages[0].configs == whole.stages[0].configs
+        assert run.stages[0].overrides != whole.stages[0].overrides
+        assert run.stages[0].epochs == sum(stage.epochs for stage in whole.stages)

@@ -3,11 +3,15 @@ from __future__ import annotations
 from bundle.benchmark.markdown import (
     ablation_table,
     differences_table,
+    gains_table,
     gaps_table,
     interval,
     methods_table,
+    overview_table,
     pivot,
     points,
+    regions_table,
+    subsets_table,
     worst_table,
 )
 
@@ -67,13 +71,57 @@ def test_differences_carry_a_sign_and_an_interval():
 
 def test_the_share_of_a_gap_is_whole_per_cent():
     rows = [
-        {"comparison": "equal steps", "ratio": r, "closed": c}
-        for r, c in ((0, 0.254), (1, None), (2, -0.5))
+        {"comparison": "equal steps", "method": "ours", "ratio": r, "closed": c, "seeds": n}
+        for r, c, n in ((0, 0.254, 3), (1, None, 0), (2, -0.5, 1))
     ]
     assert (
         gaps_table(rows).splitlines()[2]
-        == "| equal steps | 25 % | \N{EN DASH} | \N{MINUS SIGN}50 % |"
+        == "| ours, equal steps | 25 % | \N{EN DASH} | \N{MINUS SIGN}50 % (n = 1) |"
     )
+
+
+def test_gains_are_differences_of_the_method():
+    assert gains_table([difference(method="ours")]).splitlines()[::2] == [
+        "| method, missing ratio | 0.5 |",
+        f"| ours, equal steps | {interval(difference())} |",
+    ]
+
+
+def test_rates_by_modality_are_a_column_like_a_ratio():
+    header = methods_table([method(), method(ratio="0.2/0.8")]).splitlines()[0]
+    assert header == "| Dice %, missing ratio | 0.5 | 0.2/0.8 |"
+
+
+def test_regions_share_a_cell():
+    rows = [method(TC=0.5, WT=0.75), method("full", dice=None, not_possible="no case of 24")]
+    assert regions_table(rows, ["TC", "WT"]).splitlines()[::2] == [
+        "| TC / WT, Dice %, missing ratio | 0.5 |",
+        "| ours | 50.0 / 75.0 |",
+    ]
+    assert regions_table(rows, ["TC", "WT"]).splitlines()[3] == "| full | no complete case |"
+
+
+def test_the_overview_holds_dice_and_costs_in_one_line():
+    costs = {"step": 2.0, "training_memory": 1.111, "parameters": None, "inference": 1.0}
+    time = {"dice_equal_time": 0.7, "spread_equal_time": None, "seeds_equal_time": 1}
+    header, _, line = overview_table([method(TC=0.25, **time, **costs)], ["TC"]).splitlines()
+    assert header == (
+        "| method | Dice % | TC | worst subset | equal CPU time | training step | training memory "
+        "| parameters | inference |"
+    )
+    assert line == (
+        "| ours | 71.2 \N{PLUS-MINUS SIGN} 1.2 | 25.0 | 50.0 (t1) | 70.0 (n = 1) | 2.00 | 1.11 "
+        "| \N{EN DASH} | 1.00 |"
+    )
+
+
+def test_subsets_of_one_region():
+    rows = [{"subset": "t1", "method": "ours", "dice": 0.5, "TC": 0.25, "ratio": 0.0}]
+    assert subsets_table(rows).splitlines()[::2] == ["| given, Dice % | ours |", "| t1 | 50.0 |"]
+    assert subsets_table(rows, "TC", "TC, given").splitlines()[::2] == [
+        "| TC, given | ours |",
+        "| t1 | 25.0 |",
+    ]
 
 
 def test_ablations_show_how_many_pairs_they_rest_on():

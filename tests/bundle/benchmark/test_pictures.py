@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from bundle.benchmark.pictures import draw_ablation, draw_methods, write_picture
+from bundle.benchmark.pictures import draw_ablation, draw_methods, draw_overview, write_picture
 
 
 def method(name, ratio, dice, comparison="equal steps"):
@@ -54,6 +54,37 @@ def test_every_change_has_its_place_from_the_top_and_those_known_an_interval():
     _, bar, point = axes.lines
     assert list(bar.get_xdata()) == pytest.approx([-4, -1])
     assert point.get_xdata()[0] == pytest.approx(-3)
+
+
+def test_rates_by_modality_stand_aside_and_are_not_joined_to_the_ratios():
+    rows = [method("ours", missing, 0.5) for missing in (0.0, 0.8, "0.2/0.4/0.6/0.8")]
+    axes = draw_methods(rows, ceiling=None).axes[0]
+    joined, aside = (container.lines[0] for container in axes.containers)
+    assert joined.get_xdata().tolist() == pytest.approx([0.0, 0.8])
+    assert aside.get_xdata().tolist() == pytest.approx([1.0])
+    assert joined.get_color() == aside.get_color()
+    assert axes.get_legend_handles_labels()[1] == ["ours"]
+    ticks = [tick.get_text() for tick in axes.get_xticklabels()]
+    assert ticks == ["0.0", "0.8", "0.2/0.4/0.6/0.8"]
+
+
+def test_the_overview_has_a_dot_and_a_square_for_what_is_known():
+    names = ("dice", "cpu_seconds", "dice_equal_time", "cpu_seconds_equal_time")
+    rows = [
+        {"method": name, **dict(zip(names, values, strict=True))}
+        for name, values in (
+            ("both", (0.5, 100.0, 0.6, 200.0)),
+            ("half", (0.4, 300.0, None, None)),
+            ("none", (0.8, None, None, None)),
+        )
+    ]
+    figure = draw_overview(rows)
+    (axes,) = figure.axes
+    points = [line for line in axes.lines if line.get_marker() != "None"]
+    assert [line.get_marker() for line in points] == ["o", "s", "o"]
+    assert [line.get_xdata()[0] for line in points] == [100, 200, 300]
+    assert [line.get_ydata()[0] for line in points] == pytest.approx([50, 60, 40])
+    assert axes.get_legend_handles_labels()[1] == ["both", "half"]
 
 
 def test_pictures_are_small_png_files(tmp_path):

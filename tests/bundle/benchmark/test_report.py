@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -26,14 +27,32 @@ def test_a_whole_grid_has_every_table_and_picture(grid, record, report, tmp_path
     assert "| theirs, equal steps | +10.00 [+10.00, +10.00] | +10.00 [+10.00, +10.00] |" in text
     for part in ("An abacus", "torch 9.9", "2031-02-03", "Seeds: 0, 1.", "A note.", "0.0 hours"):
         assert part in text
+    assert "Everything at a glance" not in text
+    regions = (tmp_path / "subsets.md").read_text(encoding="utf-8")
+    assert "## Missing ratio 0.5" in regions
+    assert "| WT, given | ours | theirs |" in regions
     for name in ("dice.png", "ablation.png"):
         assert f"]({name})" in text
         assert (tmp_path / name).is_file()
     tables = {path.stem for path in (tmp_path / "tables").iterdir()}
     assert tables == {
-        *("runs", "methods", "differences", "gaps", "ablation", "subsets", "costs"),
+        *("runs", "methods", "differences", "gains", "gaps", "ablation", "subsets", "costs"),
     }
     assert text.endswith("|\n")
+
+
+def test_a_grid_with_a_centre_starts_with_everything_at_a_glance(grid, record, tmp_path):
+    central = replace(grid, centre=0.5)
+    for run in grid.runs:
+        record(grid, run, 0.6 + 0.1 * (run.label == "ours"))
+    text = write_report(read_results(central, tmp_path), tmp_path).read_text(encoding="utf-8")
+    spread = "\N{PLUS-MINUS SIGN} 0.0"
+    unknown = " | \N{EN DASH}" * 4
+    assert f"| ours | 70.0 {spread} | 70.0 | 70.0 | 70.0 (t1) | 70.0 {spread}{unknown} |" in text
+    assert f"| theirs | 60.0 {spread} | 60.0 | 60.0 | 60.0 (t1) | 60.0 {spread}{unknown} |" in text
+    assert "**The costs have not been measured in this folder yet.**" in text
+    assert (tmp_path / "overview.png").is_file()
+    assert (tmp_path / "tables" / "overview.csv").is_file()
 
 
 def test_half_a_grid_says_how_much_is_there_and_shows_dashes(grid, record, report):

@@ -42,7 +42,9 @@ def test_means_go_over_regions_then_subsets(result_of, plan_run):
         lambda subset, region, case: known[subset] + 0.1 * (region == "WT") + (case == "d"),
     )
     assert result.scores["t1"].shape == (4, 2)
-    assert result.subset_means == pytest.approx({s: d + 0.05 + 0.25 for s, d in known.items()})
+    assert result.regions == ["TC", "WT"]
+    for subset, dice in known.items():
+        assert result.region_means[subset].tolist() == pytest.approx([dice + 0.25, dice + 0.35])
     assert result.case_means.tolist() == pytest.approx([0.35, 0.35, 0.35, 1.35])
     assert result.dice == pytest.approx(0.6)
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 
 import pytest
 
@@ -69,7 +70,102 @@ def test_the_gap_to_the_specialists_is_closed_by_its_share(tables):
 
 def test_a_gap_is_measured_on_the_seeds_that_both_have(tables):
     row = pick(tables("main-ours-0-1")["gaps"], ratio=0.0, comparison="equal steps")
-    assert (row["reference"], row["baseline"]) == pytest.approx((0.69, 0.59))
+    assert (row["method"], row["seeds"]) == ("ours", 1)
+    assert (row["dice"], row["baseline"]) == pytest.approx((0.69, 0.59))
+
+
+def test_gains_are_what_a_method_has_over_the_baseline_in_the_same_comparison(tables):
+    rows = tables()["gains"]
+    assert {row["method"] for row in rows} == {"ours"}
+    for ratio in (0.0, 0.5):
+        assert pick(rows, ratio=ratio, comparison="equal steps")["difference"] == pytest.approx(0.1)
+        # The reference's only training is what sets the time.
+        row = pick(rows, ratio=ratio, comparison="equal CPU time")
+        assert row["difference"] == pytest.approx(0.05 - 0.01)
+
+
+def test_every_method_with_its_time_is_compared_with_the_baseline_of_that_time(
+    grid, plan_run, record, tmp_path
+):
+    third = [plan_run("main", "third", 0.5), plan_run("wall_clock", "third", 0.5)]
+    grid = replace(grid, runs=(*grid.runs, *third))
+    for run in grid.runs:
+        level = {"main-third-0.5-0": 0.5, "wall_clock-third-0.5-0": 0.9}.get(run.name, 0.7)
+        record(grid, run, level)
+    rows = all_tables(read_results(grid, tmp_path))["gains"]
+    row = pick(rows, method="third", comparison="equal steps")
+    assert (row["difference"], row["seeds"], row["ratio"]) == (pytest.approx(-0.2), 1, 0.5)
+    row = pick(rows, method="third", comparison="equal CPU time")
+    assert row["difference"] == pytest.approx(0.2)
+
+
+def test_rates_by_modality_are_a_ratio_of_their_own(grid, plan_run, record, tmp_path):
+    uneven = replace(plan_run("main", "ours", 0.5), name="uneven", rates=(0.2, 0.8))
+    grid = replace(grid, runs=(*grid.runs, uneven))
+    for run in grid.runs:
+        record(grid, run, 0.3 if run is uneven else 0.7)
+    found = all_tables(read_results(grid, tmp_path))
+    assert list(dict.fromkeys(row["ratio"] for row in found["methods"])) == [0.0, 0.5, "0.2/0.8"]
+    assert pick(found["methods"], method="ours", ratio="0.2/0.8")["dice"] == pytest.approx(0.3)
+    row = pick(found["methods"], method="ours", ratio=0.5, comparison="equal steps")
+    assert (row["dice"], row["seeds"]) == (pytest.approx(0.7), 2)
+    assert pick(found["runs"], run="uneven")["ratio"] == "0.2/0.8"
+
+
+def test_an_ablation_may_be_of_another_method_than_the_reference(grid, plan_run, record, tmp_path):
+    other = plan_run("ablation", "theirs, less", 0.5, whole="theirs")
+    grid = replace(grid, runs=(*grid.runs, other))
+    for run in grid.runs:
+        record(grid, run, {"ours": 0.9, "theirs": 0.6, "theirs, less": 0.5}.get(run.label, 0.7))
+    rows = all_tables(read_results(grid, tmp_path))["ablation"]
+    assert {row["change"]: row["whole"] for row in rows} == {
+        "less": "ours",
+        "theirs, less": "theirs",
+    }
+    assert pick(rows, change="less")["difference"] == pytest.approx(-0.2)
+    assert pick(rows, change="theirs, less")["difference"] == pytest.approx(-0.1)
+
+
+def test_regions_have_columns_of_their_own(grid, record, tmp_path):
+    for run in grid.runs:
+        record(grid, run, lambda subset, region, case: 0.2 if region == "TC" else 0.6)
+    found = all_tables(read_results(grid, tmp_path))
+    for name, keys in (("methods", {"method": "ours"}), ("subsets", {"method": "specialists"})):
+        row = next(r for r in found[name] if keys.items() <= r.items())
+        assert [row[k] for k in ("TC", "WT", "dice")] == pytest.approx([0.2, 0.6, 0.4])
+
+
+def test_the_overview_joins_dice_of_both_comparisons_with_the_costs(grid, record, tmp_path):
+    grid = replace(
+        grid,
+        centre=0.5,
+        runs=tuple(
+            replace(run, label={"ours": "universal", "theirs": "modality_dropout"}[run.label])
+            for run in grid.runs
+            if run.group in ("main", "wall_clock")
+        )
+        + tuple(run for run in grid.runs if run.group == "specialist"),
+    )
+    grid = replace(grid, reference="universal", baseline="modality_dropout")
+    for run in grid.runs:
+        record(grid, run, {"universal": 0.7}.get(run.label, 0.6 + 0.05 * (run.group != "main")))
+    costs = {
+        "seconds": {"plain step": 2.0, "stage 2 step": 5.0},
+        "parameters": {"plain": 100, "personalised": 110},
+    }
+    first, second, third = all_tables(read_results(grid, tmp_path), costs)["overview"]
+    assert [row["method"] for row in (first, second, third)] == [
+        "universal",
+        "modality_dropout",
+        "specialists",
+    ]
+    assert (first["dice"], first["dice_equal_time"]) == pytest.approx((0.7, 0.7))
+    assert (second["dice"], second["dice_equal_time"]) == pytest.approx((0.6, 0.65))
+    assert (third["dice"], third["dice_equal_time"]) == (pytest.approx(0.65), None)
+    assert [row["seeds"] for row in (first, second, third)] == [2, 2, 1]
+    assert (first["step"], second["step"], first["parameters"]) == (2.5, 1.0, 1.1)
+    assert (third["step"], third["parameters"], first["inference"]) == (1.0, 15.0, None)
+    assert (first["cpu_seconds"], third["cpu_seconds"]) == (6.0, None)
 
 
 def test_an_ablation_is_what_it_changes(tables):
