@@ -8,7 +8,7 @@ RUN := $(BIN)/python -m monai.bundle run --config_file
 # threads, were 17 times slower than with this, and one alone is as fast.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test check metadata clean
+.PHONY: demo test check metadata package clean
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -20,7 +20,7 @@ $(VENV)/.core: pyproject.toml constraints.txt | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.core Makefile
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,clip]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,clip,export,fl]'
 	touch $@
 
 demo: $(VENV)/.core  ## pre-train, train, evaluate on all 15 modality subsets and segment, on phantom data
@@ -45,6 +45,9 @@ check: $(VENV)/.dev  ## format, lint and the quick tests: before each commit
 
 metadata:  ## write the root copy of the metadata, which a test compares
 	cp configs/metadata.json metadata.json
+
+package: $(VENV)/.core  ## one zip with weights inside (models/model.pt, else the demo's), in runs/
+	$(BIN)/python -m bundle package runs
 
 clean:  ## remove what the demo wrote; the environment stays
 	rm -rf demo

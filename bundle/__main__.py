@@ -194,7 +194,8 @@ def benchmark(
 
     Args:
         output_dir: the grid's folder; runs that have a result there are not made again.
-        grid: universal (many hours), cost (a minute), rebuilding (minutes) or smoke (a minute).
+        grid: universal or methods (many hours each), methods_whole (longer still), cost or
+            rebuilding (minutes), or smoke (a minute).
         workers: how many runs at a time, one processor core each.
         only: make the runs in whose names this regular expression is found.
         report_only: make no run, only the report on those that are there.
@@ -232,6 +233,46 @@ def features(
     compare(str(output_dir), _path(file), ratio, epochs, seed)
 
 
+def package(
+    output: str = "runs", weights: str | None = None, overlay: Any = None, data: str | None = None
+) -> None:
+    """Write the bundle as one zip, weights inside, that MONAI's tools take as it is.
+
+    Args:
+        output: the zip, or the folder that gets it.
+        weights: a flat state dict; default models/model.pt, else demo/models/model.pt.
+        overlay: the config files that were laid over train.json in the training, such as
+            configs/brats2018.yaml; known for the demonstration's weights.
+        data: what the weights were trained on, in words, for metadata and model card.
+    """
+    from bundle.package import package as write_package
+
+    overlays = () if overlay is None else _names(overlay)
+    path = write_package(str(output), _path(weights), overlays, _path(data))
+    print(f"wrote {path}")
+
+
+def export(
+    output: str, weights: str | None = None, overlay: Any = None, image_only: bool = False
+) -> None:
+    """Write the trained network as one file for other programs: .onnx or PyTorch's .pt2.
+
+    Args:
+        output: the file; ONNX needs the extra `export`.
+        weights: a flat state dict; default models/model.pt, else demo/models/model.pt.
+        overlay: the config files that were laid over train.json in the training; known for the
+            demonstration's weights.
+        image_only: leave `present` out: a channel that is zero everywhere is then absent, which
+            holds for whole cases, not for windows.
+    """
+    from bundle.export import export as write_export
+    from bundle.trained import find_trained
+
+    trained = find_trained(_path(weights), () if overlay is None else _names(overlay))
+    path = write_export(trained.network(), str(output), trained.note(), image_only)
+    print(f"wrote {path}")
+
+
 VERBS: dict[str, Callable[..., None]] = {
     "phantom": phantom,
     "scan": scan,
@@ -240,6 +281,8 @@ VERBS: dict[str, Callable[..., None]] = {
     "prompts": prompts,
     "benchmark": benchmark,
     "features": features,
+    "package": package,
+    "export": export,
 }
 
 

@@ -16,6 +16,7 @@ ALLOWED: dict[str, set[str]] = {
     "__init__": set(),
     "__main__": {
         *("benchmark", "clip_text", "data", "features", "modalities", "prompts", "regions"),
+        *("export", "package", "trained"),
     },
     "atomic": set(),
     "modalities": set(),
@@ -38,6 +39,9 @@ ALLOWED: dict[str, set[str]] = {
     "clip_text": {"modalities", "prompts"},
     "engine": set(),
     "checkpoints": {"atomic"},
+    "trained": {"checkpoints"},
+    "export": {"atomic"},
+    "package": {"atomic", "trained"},
     "inferers": {"modalities"},
     "byproducts": {"inferers", "modalities"},
     "metrics": {"modalities"},

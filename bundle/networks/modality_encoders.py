@@ -80,6 +80,9 @@ class ModalityEncoders(nn.Module):
         seen = visible.flatten(2).any(2)
         nothing = ~seen.any(1, keepdim=True)
         seen = torch.cat([seen[:, :1] | nothing, seen[:, 1:]], 1)
+        if not torch.jit.is_scripting():  # noqa: SIM102 TorchScript skips this form alone
+            if torch.compiler.is_exporting():
+                return self._encode_all(image, visible, seen)
         total: list[Tensor] = []
         for modality, branch in enumerate(self.branches):
             cases = seen[:, modality].nonzero().flatten()
@@ -94,6 +97,21 @@ class ModalityEncoders(nn.Module):
                     total[level] = total[level].index_add(0, cases, features)
         count = seen.sum(1)[:, None, None, None, None]
         return [features / count.to(features) for features in total]
+
+    @torch.jit.unused
+    def _encode_all(self, image: Tensor, visible: Tensor, seen: Tensor) -> list[Tensor]:
+        """Do the same with every encoder computed: an exported graph takes no decisions."""
+        share = seen / seen.sum(1, keepdim=True)
+        total: list[Tensor] = []
+        for place, branch in enumerate(self.branches):
+            found = branch(image[:, place : place + 1], visible[:, place : place + 1])
+            for level, features in enumerate(found):
+                part = features * share[:, place, None, None, None, None].to(features)
+                if place == 0:
+                    total.append(part)
+                else:
+                    total[level] = total[level] + part
+        return total
 
     @torch.jit.unused
     def personalise(self, present: Tensor) -> PersonalisedEncoders:

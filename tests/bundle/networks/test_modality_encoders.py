@@ -97,3 +97,14 @@ def test_one_mask_may_serve_all_cases(encoders):
     one = encoders(image(2), whole(present)[None])
     two = encoders(image(2), whole(present.expand(2, 4)))
     assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+
+
+def test_an_exported_graph_takes_other_subsets_than_the_one_that_it_was_made_with(encoders):
+    present = torch.tensor([[1, 0, 1, 1], [0, 0, 0, 0]], dtype=torch.bool)
+    given = (image(2), whole(torch.ones_like(present)))
+    exported = torch.export.export(encoders, given).module()
+    hidden = image(2).masked_fill(~whole(present), float("nan"))
+    for one, two in zip(
+        exported(hidden, whole(present)), encoders(image(2), whole(present)), strict=True
+    ):
+        torch.testing.assert_close(one, two)
