@@ -334,7 +334,8 @@ def save_made_for(folder: Path) -> str:
 def test_weights_are_used_for_what_they_were_made_for(tmp_path, caplog):
     path = save_made_for(tmp_path)
     check_made_for(path, MADE_FOR)
-    assert caplog.text == ""
+    # Whether a saved file is told about depends on what configured the logging before.
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 @pytest.mark.parametrize(

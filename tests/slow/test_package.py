@@ -130,7 +130,7 @@ def test_the_zoos_own_checks_pass(unpacked, phantom, tmp_path):
     run(["-c", script, str(phantom.parent)], zoo, None)
     tests = zoo / "ci" / "unit_tests"
     tests.mkdir(parents=True)
-    shutil.copy(HERE / "zoo_unit_test.py", tests / f"test_{NAME}.py")
+    shutil.copy(HERE / "zoo_unit_tests.py", tests / f"test_{NAME}.py")
     said = run([str(tests / f"test_{NAME}.py")], zoo, None)
     assert "Ran 2 tests" in said
     assert said.rstrip().endswith("OK")
