@@ -54,7 +54,7 @@ NO_PRETRAINING = "no pre-training"
 # Less central: with one seed.
 FINER_ABLATIONS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
     "marginal distribution": ({"distribution": "marginal"}, {}),
-    "wasserstein distribution": ({"distribution": "wasserstein"}, {}),
+    "cautious distribution": ({"distribution": "cautious"}, {}),
     "no data side": ({}, {"data_side": False}),
     "no model side": ({}, {"model_side": False}),
     # One-hot prompts would be the same run: to the network they are random ones, turned in space.

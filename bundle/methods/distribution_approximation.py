@@ -5,7 +5,7 @@ Letters besides the legend of `bundle.modalities`: N and P patches, K descriptor
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,17 +25,21 @@ _NOTHING_EXPLAINED = 1e-6
 class DistributionApproximation(nn.Module):
     """Compare what was rebuilt for truly absent modalities with what the bank knows of them.
 
-    The conditional term is about descriptors that are no sizes, hence about how bright a patch is:
-    an expectation is smoother than what it expects. Every case's is multiplied by the share of
-    their variance that its scans explain: what was never seen together with any of them is told
-    nothing about, instead of being drawn to its mean.
+    As it stands, what is rebuilt is drawn to look like a scan, with a scan's full spread and
+    texture: `marginal_matching`, and `conditional_matching` of all descriptors.
+
+    *Cautious*, it is left to be the expectation that least squares makes of it, which varies less
+    than a scan and is closer to the truth voxel by voxel: `marginal_excess`, and the conditional
+    term for descriptors that are no sizes (how bright a patch is), times the share of their
+    variance that the case's scans explain. What was never seen together with any of them is then
+    told nothing about, instead of being drawn to its mean.
 
     The Gaussians are drawn from the bank when first needed and kept until it changes.
 
     Args:
         bank: statistics of `len(DESCRIPTORS)` descriptors; filled by `update`, or loaded.
         patch: side of a patch in voxels; small against the crop, so that a crop has many.
-        marginal: "excess" (`marginal_excess`) or "wasserstein" (`marginal_matching`).
+        cautious: see above.
         marginal_weight: factor of the term `marginal`; 0 = not computed.
         conditional_weight: factor of the term `conditional`; 0 = not computed.
         cap: see `conditional_matching`; None = no cap.
@@ -49,16 +53,14 @@ class DistributionApproximation(nn.Module):
         self,
         bank: DistributionBank,
         patch: int = 8,
-        marginal: Literal["excess", "wasserstein"] = "excess",
+        cautious: bool = False,
         marginal_weight: float = 1.0,
         conditional_weight: float = 1.0,
         cap: float | None = 3.0,
         minimum_patches: int = 100,
     ) -> None:
         super().__init__()
-        if marginal not in ("excess", "wasserstein"):
-            raise ValueError(f"marginal: expected 'excess' or 'wasserstein', got {marginal!r}")
-        self.bank, self.patch, self.marginal, self.cap = bank, patch, marginal, cap
+        self.bank, self.patch, self.cautious, self.cap = bank, patch, cautious, cap
         self.marginal_weight, self.conditional_weight = marginal_weight, conditional_weight
         self.minimum_patches = minimum_patches
         self.register_buffer("sizes", torch.tensor(SIZES), persistent=False)
@@ -123,17 +125,17 @@ class DistributionApproximation(nn.Module):
         return [m for m, scanned in enumerate(here) if not scanned and self._learnable[m]]
 
     def _match_conditional(self, patches_MPK: Tensor, target: int, here: list[bool]) -> Tensor:
+        gaussian = self._conditional(target, tuple(here), patches_MPK.device)
+        given = patches_MPK[torch.tensor(here)].detach().transpose(0, 1).flatten(1)
+        rebuilt, mean, covariance = patches_MPK[target], gaussian.mean(given), gaussian.covariance
+        if not self.cautious:
+            return conditional_matching(rebuilt, mean, covariance, self.cap)
         share = self._share_explained(target, tuple(here), patches_MPK.device)
         if not share:
             return patches_MPK.new_zeros(())
-        gaussian = self._conditional(target, tuple(here), patches_MPK.device)
-        given = patches_MPK[torch.tensor(here)].detach().transpose(0, 1).flatten(1)
         levels = ~self.sizes
         return share * conditional_matching(
-            patches_MPK[target][:, levels],
-            gaussian.mean(given)[:, levels],
-            gaussian.covariance[levels][:, levels],
-            self.cap,
+            rebuilt[:, levels], mean[:, levels], covariance[levels][:, levels], self.cap
         )
 
     def _share_explained(self, target: int, given: tuple[bool, ...], device: torch.device) -> float:
@@ -152,7 +154,7 @@ class DistributionApproximation(nn.Module):
         # Conditioned on nothing: so it is kept beside the other conditionals, on the right device.
         gaussian = self._conditional(target, self._nothing, rows[0].device)
         patches = torch.cat(rows)
-        if self.marginal == "wasserstein":
+        if not self.cautious:
             return marginal_matching(patches, gaussian.bias, gaussian.covariance)
         sizes = self.sizes.to(patches.device)
         return marginal_excess(patches, gaussian.bias, gaussian.covariance, sizes)
@@ -181,7 +183,7 @@ class DistributionApproximation(nn.Module):
         self._known_version = self.bank.version
 
 
-KINDS = ("none", "wasserstein", "marginal", "conditional")
+KINDS = ("none", "marginal", "conditional", "cautious")
 
 
 def approximation(
@@ -190,8 +192,8 @@ def approximation(
     """Make a distribution approximation of one of the kinds that configs name.
 
     Args:
-        kind: `none`; the marginal term alone, as `wasserstein` or as `marginal` ("excess"); or
-            `conditional`, which has both the latter and the conditional term.
+        kind: `none`; `marginal`, that term alone; `conditional`, both terms; or `cautious`, both
+            in their cautious form.
         bank, conditional_weight: as in `DistributionApproximation`, with its other `settings`.
 
     Raises:
@@ -203,7 +205,7 @@ def approximation(
         return None
     return DistributionApproximation(
         bank,
-        marginal="wasserstein" if kind == "wasserstein" else "excess",
-        conditional_weight=conditional_weight if kind == "conditional" else 0.0,
+        cautious=kind == "cautious",
+        conditional_weight=0.0 if kind == "marginal" else conditional_weight,
         **settings,
     )

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bundle.methods.distribution_approximation import DistributionApproximation
+from bundle.methods.distribution_approximation import KINDS, DistributionApproximation
 from bundle.methods.distribution_approximation import approximation as kinds
 from bundle.networks.descriptors import DESCRIPTORS, patch_descriptors
 from bundle.networks.distribution_bank import DistributionBank
@@ -101,16 +101,22 @@ def test_without_anything_to_match_the_terms_are_exactly_0(what, present):
     assert bool((rebuilt.grad == 1).all())
 
 
-def test_of_a_case_without_any_modality_only_the_marginal_is_known():
+def test_a_case_without_any_modality_is_matched_to_the_marginal():
     present = torch.zeros(1, 3, dtype=torch.bool)
-    terms = approximation()(3 * images(1), images(1), present, brains(1))
+    terms = approximation()(images(1), images(1), present, brains(1))
+    assert all(bool(term.isfinite()) and term > 0 for term in terms.values())
+
+
+def test_cautiously_of_a_case_without_any_modality_only_the_marginal_is_known():
+    present = torch.zeros(1, 3, dtype=torch.bool)
+    terms = approximation(cautious=True)(3 * images(1), images(1), present, brains(1))
     assert 0 < terms["marginal"].item() < float("inf")
     assert terms["conditional"].item() == 0
 
 
-def test_what_was_never_scanned_together_is_told_nothing_about():
+def test_cautiously_what_was_never_scanned_together_is_told_nothing_about():
     bank = DistributionBank(2, len(DESCRIPTORS), shrinkage=0)
-    matching = DistributionApproximation(bank, PATCH, minimum_patches=1)
+    matching = DistributionApproximation(bank, PATCH, minimum_patches=1, cautious=True)
     apart = torch.eye(2, dtype=torch.bool).repeat(20, 1)
     matching.update(images(40, 2), apart, brains(40))
     rebuilt = noise(2, 2, SIDE, SIDE, SIDE).requires_grad_()
@@ -119,7 +125,7 @@ def test_what_was_never_scanned_together_is_told_nothing_about():
     assert terms["marginal"].item() > 0
 
 
-def test_the_conditional_term_counts_as_much_as_the_scans_explain():
+def test_the_cautious_conditional_term_counts_as_much_as_the_scans_explain():
     shares = []
     for noise_level in (0.5, 1.0):
         matching = DistributionApproximation(
@@ -212,7 +218,7 @@ def half_seen() -> DistributionApproximation:
     present[::2, 1] = False
     y[::2] = float("nan")
     bank = DistributionBank(2, len(DESCRIPTORS), ["x", "y"], shrinkage=0)
-    matching = DistributionApproximation(bank, PATCH, marginal="wasserstein")
+    matching = DistributionApproximation(bank, PATCH)
     brain = torch.ones(60, 1, SIDE, SIDE, SIDE, dtype=torch.bool)
     matching.update(torch.cat((x, y), 1), present, brain)
     return matching
@@ -229,7 +235,7 @@ def test_the_conditional_term_rebuilds_each_patch_of_a_scan_nobody_took(half_see
     assert expected.std() > 1.5
 
 
-def test_the_wasserstein_term_recovers_mean_and_spread(half_seen):
+def test_the_marginal_term_recovers_mean_and_spread(half_seen):
     x, _ = related_pair(6, seed=200)
     image = torch.cat((x, torch.full_like(x, float("nan"))), 1)
     present = torch.tensor([True, False]).expand(6, 2)
@@ -240,11 +246,11 @@ def test_the_wasserstein_term_recovers_mean_and_spread(half_seen):
     torch.testing.assert_close(spread, covariance.diagonal().sqrt(), rtol=0.1, atol=0.01)
 
 
-def test_the_excess_term_narrows_what_is_too_wide_and_leaves_the_rest(half_seen):
+def test_the_cautious_marginal_term_narrows_what_is_too_wide_and_leaves_the_rest(half_seen):
     bank = half_seen.bank
     mean, covariance = bank.marginal(1)
     widest = covariance.diagonal().sqrt()
-    matching = DistributionApproximation(bank, PATCH)
+    matching = DistributionApproximation(bank, PATCH, cautious=True)
     x, _ = related_pair(6, seed=200)
     present = torch.tensor([True, False]).expand(6, 2)
     image = torch.cat((x, torch.full_like(x, float("nan"))), 1)
@@ -261,12 +267,9 @@ def test_the_excess_term_narrows_what_is_too_wide_and_leaves_the_rest(half_seen)
 def test_the_kind_is_one_of_four_words():
     bank = DistributionBank(2, 3)
     assert kinds("none", bank) is None
-    assert kinds("wasserstein", bank).marginal == "wasserstein"
-    assert kinds("wasserstein", bank).conditional_weight == 0
-    assert kinds("marginal", bank).marginal == kinds("conditional", bank).marginal == "excess"
     assert kinds("marginal", bank, conditional_weight=0.5).conditional_weight == 0
     assert kinds("conditional", bank, conditional_weight=0.5, patch=4).conditional_weight == 0.5
+    assert kinds("cautious", bank, conditional_weight=0.5).conditional_weight == 0.5
+    assert [kinds(name, bank).cautious for name in KINDS[1:]] == [False, False, True]
     with pytest.raises(ValueError, match=r"expected one of .*'conditional'.*, got 'Conditional'"):
         kinds("Conditional", bank)
-    with pytest.raises(ValueError, match="expected 'excess' or 'wasserstein', got 'other'"):
-        DistributionApproximation(bank, marginal="other")
