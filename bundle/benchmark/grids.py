@@ -222,8 +222,8 @@ def universal(
     ablation_seeds: Sequence[int] = (0, 1, 2),
     ablation_ratio: float = 0.5,
     one_seed: int = 0,
-    pretrain_epochs: int = 15,
-    train_epochs: int = 110,
+    pretrain_epochs: int = 25,
+    train_epochs: int = 100,
     phantom: Phantom = Phantom(),  # noqa: B008 - frozen
 ) -> Grid:
     """Plan the evidence for the universal model of DESIGN.md section 1.1.
@@ -282,8 +282,8 @@ def variant_runs(seed: int, **lengths: Any) -> list[Run]:
 def methods(
     whole: bool = False,
     seeds: Sequence[int] = (0, 1, 2),
-    pretrain_epochs: int = 15,
-    train_epochs: int = 110,
+    pretrain_epochs: int = 25,
+    train_epochs: int = 100,
     phantom: Phantom = Phantom(),  # noqa: B008 - frozen
 ) -> Grid:
     """Plan the one table that compares everything.

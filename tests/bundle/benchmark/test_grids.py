@@ -28,20 +28,20 @@ from bundle.modalities import BRATS_MODALITIES
 CONFIGS = Path(bundle.ROOT) / "configs"
 # Of runs that may lie finished in somebody's folder: their records count by these.
 DIGESTS = {
-    "universal-missing_0.5-seed_0": "4ea19f98d35b8a56",
+    "universal-missing_0.5-seed_0": "76034ad4999ab800",
     "modality_dropout-missing_0-seed_0": "b6eba95f65c1f6b6",
     "modality_dropout-missing_0.8-seed_2": "e5f2d54ffceaa8ac",
     "full_only-missing_0.3-seed_1": "3ba92085c21c525e",
-    "wall_clock-modality_dropout-missing_0-seed_0": "b3129adab58ada61",
-    "wall_clock-modality_dropout-missing_0.5-seed_1": "ebda1e05d76872e5",
-    "wall_clock-modality_dropout-missing_0.8-seed_2": "2a2bde9524c1bdef",
+    "wall_clock-modality_dropout-missing_0-seed_0": "6a808654ce555398",
+    "wall_clock-modality_dropout-missing_0.5-seed_1": "3bca756bf0d87831",
+    "wall_clock-modality_dropout-missing_0.8-seed_2": "3e5429e24f3a95cf",
     "specialist-t1-missing_0-seed_0": "6172675176928816",
     "specialist-t1_t1ce_t2_flair-missing_0-seed_0": "0ce5ca8b19b85a2a",
 }
 OF_UNIVERSAL_ALONE = {
     "ablation-no_pre-training-missing_0.5-seed_0": "4251f4f101f782fa",
-    "ablation-no_hypernetwork-missing_0.5-seed_2": "80da3fe97979be12",
-    "ablation-random_prompts-missing_0.5-seed_0": "ef7d0bca38aa0045",
+    "ablation-no_hypernetwork-missing_0.5-seed_2": "f6414e47c2c946d5",
+    "ablation-random_prompts-missing_0.5-seed_0": "405b3d9db00df9b1",
 }
 
 
