@@ -189,23 +189,29 @@ def benchmark(
     only: str | None = None,
     report_only: bool = False,
     keep: bool = False,
+    device: str | None = None,
+    datalist: str | None = None,
 ) -> None:
-    """Train and test a whole grid on the phantom, and report; a stopped one goes on.
+    """Train and test a whole grid, and report; a stopped one goes on.
 
     Args:
         output_dir: the grid's folder; runs that have a result there are not made again.
-        grid: universal or methods (many hours each), methods_whole (longer still), cost or
-            rebuilding (minutes), or smoke (a minute).
+        grid: on the phantom universal or methods (many hours each), methods_whole (longer still),
+            cost or rebuilding (minutes), or smoke (a minute); or cases, on those of a datalist.
         workers: how many runs at a time, one processor core each.
         only: make the runs in whose names this regular expression is found.
         report_only: make no run, only the report on those that are there.
         keep: leave the checkpoints of the runs.
+        device: such as cuda; without it the phantom's grids stay on the CPU.
+        datalist: with --grid cases, whose training cases are to get gaps.
     """
     from bundle.benchmark.command import benchmark as make_benchmark
 
     pattern = None if only is None else str(only)
     try:
-        fine = make_benchmark(str(output_dir), grid, workers, pattern, report_only, keep)
+        fine = make_benchmark(
+            str(output_dir), grid, workers, pattern, report_only, keep, device, _path(datalist)
+        )
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     if not fine:

@@ -7,14 +7,17 @@ import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 
-from bundle.benchmark import cost, rebuilding
+from bundle.benchmark import cost, own_cases, rebuilding
 from bundle.benchmark.absence import prepare_data
-from bundle.benchmark.grids import GRIDS
+from bundle.benchmark.grids import GRIDS, cases
 from bundle.benchmark.plan import Grid, Run
 from bundle.benchmark.pool import Outcome, choose, process_pool, run_all
 from bundle.benchmark.report import write_report
 from bundle.benchmark.results import read_results
 from bundle.benchmark.runs import execute
+
+# The grid on a reader's own cases.
+OWN = "cases"
 
 # Not made of runs; each returns its table and leaves a file that the report takes up.
 MEASUREMENTS: Mapping[str, Callable[[str], str]] = {
@@ -30,45 +33,55 @@ def benchmark(
     only: str | None = None,
     report_only: bool = False,
     keep: bool = False,
+    device: str | None = None,
+    datalist: str | None = None,
     make_executor: Callable[[int], Executor] = process_pool,
 ) -> bool:
     """Make the runs of a grid that have no record yet, then write the report.
 
     Args:
         output_dir: the grid's folder; the same one goes on where it was stopped.
-        grid: one of `GRIDS`, or of `MEASUREMENTS`, which are made in one go.
+        grid: one of `GRIDS`; `OWN`, on the cases of `datalist`; or of `MEASUREMENTS`, which are
+            made in one go.
         workers: how many runs at a time, one core each.
         only: make the runs whose names match this regular expression somewhere; the report is on
             all that are there.
         report_only: True = make no run.
         keep: True = leave the runs' checkpoints.
+        device: of trainings and evaluations, such as "cuda"; None = the grid's own.
+        datalist: the cases of grid `OWN`.
         make_executor: as in `run_all`.
 
     Returns:
         True = no run failed or was held up.
 
     Raises:
-        ValueError: no such grid, no run that matches, or not a regular expression.
+        ValueError: no such grid, no run that matches, not a regular expression, or a datalist
+            without the grid that needs one, or the other way round.
     """
     if grid in MEASUREMENTS:
-        if only or report_only:
-            raise ValueError(f"grid {grid}: expected neither --only nor --report_only, got one")
+        if only or report_only or device or datalist:
+            raise ValueError(
+                f"grid {grid}: expected none of --only, --report_only, --device and --datalist, "
+                "got one"
+            )
         with make_executor(1) as executor:
             print(executor.submit(MEASUREMENTS[grid], str(output_dir)).result())
         return True
-    plan = _plan(grid)
+    plan = _plan(grid, datalist)
     wanted = _matching(plan, only)
     outcome, todo = choose(plan, wanted, output_dir)
     print(f"grid {grid}: {len(outcome.finished)} of {len(plan.runs)} runs are finished")
     try:
         if todo and not report_only:
-            datalists = {run.name: prepare_data(run, output_dir) for run in todo}
+            datalists = {run.name: prepare_data(run, output_dir, datalist) for run in todo}
             job = functools.partial(
                 execute,
                 digests=plan.digests(),
                 datalists=datalists,
                 output_dir=str(output_dir),
                 keep=keep,
+                device=device,
             )
             run_all(plan, todo, outcome, output_dir, job, make_executor, workers)
     except KeyboardInterrupt:
@@ -79,9 +92,16 @@ def benchmark(
     return _tell(outcome)
 
 
-def _plan(grid: str) -> Grid:
+def _plan(grid: str, datalist: str | None) -> Grid:
+    if (grid == OWN) != (datalist is not None):
+        raise ValueError(
+            f"expected --datalist with --grid {OWN} and nowhere else, got grid {grid!r} and "
+            f"datalist {datalist!r}"
+        )
+    if datalist is not None:
+        return cases(own_cases.read(datalist))
     if grid not in GRIDS:
-        raise ValueError(f"grid: expected one of {[*GRIDS, *MEASUREMENTS]}, got {grid!r}")
+        raise ValueError(f"grid: expected one of {[*GRIDS, OWN, *MEASUREMENTS]}, got {grid!r}")
     return GRIDS[grid]()
 
 

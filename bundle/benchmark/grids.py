@@ -13,6 +13,7 @@ from bundle.benchmark.plan import (
     PCGRAD_UNET,
     Grid,
     Group,
+    OwnCases,
     Phantom,
     Run,
     SameTime,
@@ -74,13 +75,19 @@ _NOTE_ON_FULL_ONLY = (
     "full_only at a missing ratio of 0 is modality_dropout itself and is not run again."
 )
 PATCHES: Mapping[str, Any] = {"patch": 8, "descriptor_patch": 4}
+# What sets the size of a network and of its crops.
+PHANTOM_SIZE = "benchmark.yaml"
+OWN_SIZE = "benchmark_cases.yaml"
 
 
 def single(
-    label: str, epochs: int | None, overrides: Mapping[str, Any] | None = None
+    label: str,
+    epochs: int | None,
+    overrides: Mapping[str, Any] | None = None,
+    size: str = PHANTOM_SIZE,
 ) -> tuple[Stage, ...]:
-    """Train once, with the configs of a label."""
-    configs = ("train.json", *OVERLAYS.get(label, ()), "benchmark.yaml")
+    """Train once, with the configs of a label; the one named by `size` comes last."""
+    configs = ("train.json", *OVERLAYS.get(label, ()), size)
     return (Stage(configs, epochs, {**CHANGED.get(label, {}), **(overrides or {})}),)
 
 
@@ -89,17 +96,15 @@ def pretrained(
     train_epochs: int,
     first: Mapping[str, Any] | None = None,
     second: Mapping[str, Any] | None = None,
+    size: str = PHANTOM_SIZE,
 ) -> tuple[Stage, ...]:
     """Pre-train, then train from there; `first` and `second` override ids of the two stages."""
     # A crop of 32 voxels a side has 64 patches of 8 to hide, and 512 of 4 to describe.
+    patches = PATCHES if size == PHANTOM_SIZE else {}
     start = {"pretrained_file": "$@ckpt_dir + '/pretrained.ckpt'"}
     return (
-        Stage(
-            ("train.json", "pretrain.yaml", "benchmark.yaml"),
-            pretrain_epochs,
-            {**PATCHES, **(first or {})},
-        ),
-        Stage(("train.json", "benchmark.yaml"), train_epochs, {**start, **(second or {})}),
+        Stage(("train.json", "pretrain.yaml", size), pretrain_epochs, {**patches, **(first or {})}),
+        Stage(("train.json", size), train_epochs, {**start, **(second or {})}),
     )
 
 
@@ -133,7 +138,7 @@ def specialists(epochs: int, seed: int, phantom: Phantom) -> list[Run]:
             seed,
             stages=single("specialist", epochs, {"specialist_subset": subset}),
             subsets=(subset,),
-            phantom=phantom,
+            data=phantom,
         )
         for subset in subsets
     ]
@@ -149,12 +154,17 @@ def same_time(run: Run, gaps: Gaps) -> Run:
         stages=tuple(replace(stage, epochs=None) for stage in run.stages),
         same_time=SameTime(run_name("main", "universal", gaps, run.seed), run.name),
         needs=run.needs,
-        phantom=run.phantom,
+        data=run.data,
     )
 
 
 def main_runs(
-    gaps: Gaps, seed: int, pretrain_epochs: int, train_epochs: int, phantom: Phantom
+    gaps: Gaps,
+    seed: int,
+    pretrain_epochs: int,
+    train_epochs: int,
+    phantom: Phantom | OwnCases,
+    size: str = PHANTOM_SIZE,
 ) -> list[Run]:
     """The universal model and its opponents: equal steps, then equal CPU time."""
     steps = pretrain_epochs + train_epochs
@@ -163,25 +173,25 @@ def main_runs(
         "universal",
         gaps,
         seed,
-        stages=pretrained(pretrain_epochs, train_epochs),
-        phantom=phantom,
+        stages=pretrained(pretrain_epochs, train_epochs, size=size),
+        data=phantom,
     )
     dropout = named(
         "main",
         "modality_dropout",
         gaps,
         seed,
-        stages=single("modality_dropout", steps),
-        phantom=phantom,
+        stages=single("modality_dropout", steps, size=size),
+        data=phantom,
     )
     full_only = named(
         "main",
         "full_only",
         gaps,
         seed,
-        stages=single("full_only", steps),
+        stages=single("full_only", steps, size=size),
         needs=BRATS_MODALITIES,
-        phantom=phantom,
+        data=phantom,
     )
     longer = same_time(dropout, gaps)
     # On complete data the two baselines are the same training.
@@ -211,7 +221,7 @@ def ablation_runs(
         alone = single("universal", pretrain_epochs + train_epochs)
         variants = {NO_PRETRAINING: alone, **variants}
     return [
-        named("ablation", label, ratio, seed, stages=stages, phantom=phantom)
+        named("ablation", label, ratio, seed, stages=stages, data=phantom)
         for label, stages in variants.items()
     ]
 
@@ -257,7 +267,7 @@ def other_methods(gaps: Gaps, labels: Sequence[str], seed: int, **lengths: Any) 
     """
     steps = lengths["pretrain_epochs"] + lengths["train_epochs"]
     return [
-        named("main", label, gaps, seed, stages=single(label, steps), phantom=lengths["phantom"])
+        named("main", label, gaps, seed, stages=single(label, steps), data=lengths["phantom"])
         for label in labels
     ]
 
@@ -273,7 +283,7 @@ def variant_runs(seed: int, **lengths: Any) -> list[Run]:
             seed,
             stages=single(whole, steps, change),
             whole=whole,
-            phantom=lengths["phantom"],
+            data=lengths["phantom"],
         )
         for label, (whole, change) in VARIANTS.items()
     ]
@@ -352,12 +362,36 @@ def _notes(whole: bool, phantom: Phantom) -> tuple[str, ...]:
     return tuple(notes)
 
 
+def cases(
+    data: OwnCases,
+    seeds: Sequence[int] = (0, 1, 2),
+    ratios: Sequence[float] = (0.5, 0.0, 0.8),
+    pretrain_epochs: int = 15,
+    train_epochs: int = 60,
+) -> Grid:
+    """Plan the main comparison on a reader's own cases, at the size of benchmark_cases.yaml.
+
+    Args:
+        data: the cases; all seeds share them and their parting into training and testing.
+        seeds, pretrain_epochs, train_epochs: as in `universal`.
+        ratios: missing ratios of the training cases, those that matter most first.
+    """
+    lengths = {"pretrain_epochs": pretrain_epochs, "train_epochs": train_epochs}
+    runs = [
+        run
+        for ratio in ratios
+        for seed in seeds
+        for run in main_runs(ratio, seed, **lengths, phantom=data, size=OWN_SIZE)
+    ]
+    return Grid("cases", "universal", "modality_dropout", tuple(runs), (_NOTE_ON_FULL_ONLY,))
+
+
 def smoke() -> Grid:
     """Plan three trainings of seconds that prove nothing but that a grid works."""
     tiny = {"filters": 4, "blocks_down": [1, 1, 1], "epoch_samples": 8}
     phantom = Phantom(training=4, testing=2, size=32)
     first, second = (
-        named("main", label, 0.0, 0, stages=single(label, 2, tiny), phantom=phantom)
+        named("main", label, 0.0, 0, stages=single(label, 2, tiny), data=phantom)
         for label in ("modality_dropout", "full_only")
     )
     longer = named(
@@ -367,7 +401,7 @@ def smoke() -> Grid:
         0,
         stages=single("full_only", None, tiny),
         same_time=SameTime(budget_of=first.name, pace_of=second.name),
-        phantom=phantom,
+        data=phantom,
     )
     notes = ("A smoke test: its numbers mean nothing.",)
     return Grid("smoke", "modality_dropout", "full_only", (first, second, longer), notes)

@@ -41,6 +41,21 @@ class Phantom:
 
 
 @dataclass(frozen=True)
+class OwnCases:
+    """The data of a run: a reader's own cases, whose datalist stays where it is.
+
+    Attributes:
+        training: cases to train on; they get gaps.
+        testing: cases to test on; they stay as they are, and every modality must be there.
+        digest: of the datalist's cases, so that results of other data do not pass for these.
+    """
+
+    training: int
+    testing: int
+    digest: str
+
+
+@dataclass(frozen=True)
 class Stage:
     """One training.
 
@@ -80,12 +95,12 @@ class Run:
             "ablation": the reference with something changed.
         ratio: chance, 0 to 1, that a modality of a training case is missing; the mean of `rates`
             where there are any.
-        seed: of the absence, the weights and the order of the cases; not of the phantom.
+        seed: of the absence, the weights and the order of the cases; not of the data.
         stages: the trainings.
         subsets: what to evaluate, such as ("t1+t2",); None = all.
         needs: modalities that some training case must have; without one the run is not possible.
         same_time: tells the last stage's epochs where they are not fixed.
-        phantom: the data.
+        data: what is trained and tested on.
         rates: that chance for each modality in vocabulary order; None = `ratio` for all.
         whole: the label of what an ablation is changed from; None = the grid's reference.
     """
@@ -99,7 +114,7 @@ class Run:
     subsets: tuple[str, ...] | None = None
     needs: tuple[str, ...] = ()
     same_time: SameTime | None = None
-    phantom: Phantom = Phantom()
+    data: Phantom | OwnCases = Phantom()
     rates: tuple[float, ...] | None = None
     whole: str | None = None
 

@@ -10,6 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import bundle
 from bundle.benchmark.plan import Run
 
@@ -27,6 +29,13 @@ def circumstances() -> dict[str, Any]:
             **{name: version(name) for name in ("torch", "monai", "numpy")},
         },
     }
+
+
+def device_name(kind: str | None) -> str:
+    """Name what a training of this type of device ran on; "cpu" stays "cpu"."""
+    if kind == "cuda":
+        return torch.cuda.get_device_name()
+    return kind or "cpu"
 
 
 def files_of(run: Run) -> dict[str, str]:

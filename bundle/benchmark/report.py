@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from bundle.atomic import write_text_atomically
 from bundle.benchmark import cost, markdown, rebuilding
 from bundle.benchmark.pictures import draw_ablation, draw_methods, draw_overview, write_picture
-from bundle.benchmark.plan import SPECIALISTS
+from bundle.benchmark.plan import SPECIALISTS, OwnCases, Phantom
 from bundle.benchmark.results import Result, Results, Row
 from bundle.benchmark.statistics import RESAMPLES, mean_and_spread, specialists_dice
 from bundle.benchmark.tables import all_tables, write_csv
@@ -58,15 +59,13 @@ def write_report(results: Results, output_dir: str | Path) -> Path:
 def _opening(results: Results) -> str:
     grid, finished = results.grid, list(results.finished.values())
     made = [result for result in finished if not result.not_possible]
-    phantom = grid.runs[0].phantom
     lines = [
         f"# Benchmark `{grid.name}`",
         "",
         f"Made by `python -m bundle benchmark OUTPUT_DIR --grid {grid.name}`: "
         f"**{len(finished)} of {len(grid.runs)} runs**{_impossible(finished)}.",
         "",
-        f"- Data: the phantom, {phantom.training} training and {phantom.testing} testing cases of "
-        f"{phantom.size} voxels a side; no patient. All seeds share its cases; the seed decides "
+        f"- Data: {_data(grid.runs[0].data)}. All seeds share the cases; the seed decides "
         "which scans of the training cases are missing, the weights and the order of the cases. "
         "Testing cases are complete and tested on every subset.",
         f"- Seeds: {_listed(sorted({run.seed for run in grid.runs if run.group == 'main'}))}. "
@@ -75,6 +74,13 @@ def _opening(results: Results) -> str:
         *(f"- {note}" for note in grid.notes),
     ]
     return "\n".join(lines)
+
+
+def _data(data: Phantom | OwnCases) -> str:
+    counts = f"{data.training} training and {data.testing} testing cases"
+    if isinstance(data, OwnCases):
+        return f"{counts} of one's own"
+    return f"the phantom, {counts} of {data.size} voxels a side; no patient"
 
 
 def _impossible(finished: Sequence[Result]) -> str:
@@ -92,8 +98,21 @@ def _circumstances(made: Sequence[Result]) -> list[str]:
     return [
         f"- Made {days[0]} to {days[-1]} on {_listed(sorted({r['cpu'] for r in records}))}, one "
         f"core a run; {seconds / 3600:.1f} hours of CPU time in all, evaluations included.",
+        *_on_a_gpu(records),
         f"- Versions: {_listed(sorted(versions))}.",
         *_changed_files(made),
+    ]
+
+
+def _on_a_gpu(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say which runs a GPU made, and what CPU time then means."""
+    gpus = sorted({record["device"] for record in records} - {"cpu"})
+    if not gpus:
+        return []
+    count = sum(record["device"] != "cpu" for record in records)
+    return [
+        f"- {count} of {len(records)} runs trained on {_listed(gpus)}, which several runs shared: "
+        "their CPU time is that of the process that drives it, waiting for it included."
     ]
 
 

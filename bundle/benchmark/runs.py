@@ -10,12 +10,12 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from bundle.benchmark.plan import Phantom, Run, Stage
-from bundle.benchmark.provenance import CONFIGS, circumstances, files_of
+from bundle.benchmark.provenance import CONFIGS, circumstances, device_name, files_of
 from bundle.benchmark.results import Result, compact_dice, record_path, write_record
 from bundle.data.datalist import load_datalist
 from bundle.data.demo import phantom_with_gaps
@@ -31,12 +31,12 @@ def prepare_data(run: Run, output_dir: str | Path) -> str:
     """Return the run's datalist; write what is not there yet. Not for two processes at once."""
     with redirect_stdout(io.StringIO()):
         return phantom_with_gaps(
-            str(_phantom_folder(run.phantom, output_dir)),
+            str(_phantom_folder(run.data, output_dir)),
             ratio=run.ratio,
             sections=["training"],
             seed=_PHANTOM_SEED,
-            counts=_counts(run.phantom),
-            size=run.phantom.size,
+            counts=_counts(run.data),
+            size=run.data.size,
             absence_seed=run.seed,
         )
 
@@ -73,6 +73,7 @@ def execute(
     datalists: Mapping[str, str],
     output_dir: str,
     keep: bool = False,
+    device: str | None = None,
 ) -> None:
     """Make a run in this process and write its record; what it prints goes into its log.
 
@@ -85,6 +86,7 @@ def execute(
         datalists: the data from `prepare_data`, by run name.
         output_dir: the grid's folder; the run's own folder is in there.
         keep: True = leave checkpoints and reports in the run's folder.
+        device: such as "cuda"; None = the configs'.
     """
     scratch = Path(output_dir) / "scratch" / run.name
     shutil.rmtree(scratch, ignore_errors=True)
@@ -92,15 +94,25 @@ def execute(
     log.parent.mkdir(parents=True, exist_ok=True)
     try:
         with _output_into(log):
-            made = _make(run, datalists[run.name], scratch, before)
+            made = _make(_on(device, run), datalists[run.name], scratch, before)
     except Exception as error:
         raise _root(error)  # noqa: B904 - the chain is what it is the root of
     record = {"run": asdict(run), "digest": digests[run.name], **circumstances(), **made}
+    record["device"] = device_name(made.get("device"))
     write_record(record, record_path(output_dir, run.name))
     if not keep:
         shutil.rmtree(scratch, ignore_errors=True)
     # A workflow is a web of references, its cases included; the worker has more runs to make.
     gc.collect()
+
+
+def _on(device: str | None, run: Run) -> Run:
+    """Return the run with the device in the settings of its stages."""
+    if device is None:
+        return run
+    chosen = {"device": f"$torch.device({device!r})"}
+    stages = [replace(stage, overrides={**stage.overrides, **chosen}) for stage in run.stages]
+    return replace(run, stages=tuple(stages))
 
 
 def _root(error: BaseException) -> BaseException:
@@ -136,11 +148,13 @@ def _make(run: Run, datalist: str, scratch: Path, before: Mapping[str, Result]) 
     if not usable:
         needed = "+".join(run.needs)
         return {"not_possible": f"no case of {len(training)} has {needed}"}
-    stages = [_train(run, stage, datalist, scratch, before) for stage in run.stages]
+    trained = [_train(run, stage, datalist, scratch, before) for stage in run.stages]
+    stages, devices = zip(*trained, strict=True)
     cost = _evaluate(run, datalist, scratch)
     cases, dice = compact_dice(read_csv(scratch / "results" / "scores.csv"))
     return {
-        "stages": stages,
+        "stages": list(stages),
+        "device": devices[-1],
         "evaluation": cost,
         "files": files_of(run),
         "cases": cases,
@@ -150,17 +164,19 @@ def _make(run: Run, datalist: str, scratch: Path, before: Mapping[str, Result]) 
 
 def _train(
     run: Run, stage: Stage, datalist: str, scratch: Path, before: Mapping[str, Result]
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], str]:
+    """Make a stage: what it came to, and the type of device that it ran on."""
     epochs = epochs_of(run, stage, before)
     settings = {**_settings(run, stage, datalist, scratch), "max_epochs": epochs}
     parser, cost = run_configs(stage.configs, settings)
-    return {
+    made = {
         "configs": list(stage.configs),
         "epochs": epochs,
         "steps": parser.get_parsed_content("train#trainer").state.iteration,
         "training_cases": len(parser.get_parsed_content("train#dataset")),
         **cost,
     }
+    return made, parser.get_parsed_content("device").type
 
 
 def epochs_of(run: Run, stage: Stage, before: Mapping[str, Result]) -> int:

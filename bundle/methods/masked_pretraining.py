@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 from ignite.engine import Engine, Events
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from bundle.losses.rebuilding import rebuilding_error
@@ -83,7 +84,8 @@ class MaskedPretraining(Method):
             ValueError: a modality that no training case has.
         """
         if not bool(self.distribution.bank.counts.any()):
-            for batch in tqdm(engine.data_loader, "collecting statistics", disable=None):
+            cases = _every_case(engine.data_loader)
+            for batch in tqdm(cases, "collecting statistics", disable=None):
                 # A MetaTensor would carry its bookkeeping into every sum.
                 image = torch.as_tensor(batch["image"]).as_subclass(Tensor)
                 image = image.to(engine.state.device)
@@ -91,6 +93,16 @@ class MaskedPretraining(Method):
                 image = keep_only(image, present)
                 self.distribution.update(image, present, brain_mask(image, present))
         self.distribution.bank.check_seen()
+
+
+def _every_case(loader: DataLoader) -> DataLoader:
+    """Load each case once, whichever of them the sampler of an epoch would draw."""
+    return DataLoader(
+        loader.dataset,
+        batch_size=loader.batch_size,
+        num_workers=loader.num_workers,
+        collate_fn=loader.collate_fn,
+    )
 
 
 def draw_visible(

@@ -19,7 +19,7 @@ STAGE = Stage(("train.json",), 3, {"filters": 4})
 def planned(group: str, label: str, ratio: float = 0.0, seed: int = 0, **others: Any) -> Run:
     name = f"{group}-{label}-{ratio:g}-{seed}"
     stages = others.pop("stages", (STAGE,))
-    return Run(name, label, group, ratio, seed, stages, phantom=Phantom(3, 4, 24), **others)
+    return Run(name, label, group, ratio, seed, stages, data=Phantom(3, 4, 24), **others)
 
 
 def small_grid() -> Grid:
@@ -65,6 +65,7 @@ def make_record(run: Run, digest: str = "", dice: Any = 0.5, **others: Any) -> d
         },
         "versions": {"torch": "9.9"},
         "cpu": "An abacus",
+        "device": "cpu",
         "date": "2031-02-03T04:05:06+00:00",
         **others,
     }

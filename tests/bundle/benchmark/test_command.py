@@ -45,7 +45,7 @@ def test_what_went_wrong_is_the_exit_status_and_the_report_is_there(
         outcome.held_up.append(todo[2])
 
     monkeypatch.setattr(command, "run_all", run_all)
-    monkeypatch.setattr(command, "prepare_data", lambda run, output_dir: "")
+    monkeypatch.setattr(command, "prepare_data", lambda run, output_dir, datalist: "")
     with pytest.raises(SystemExit) as stop:
         main(["benchmark", str(tmp_path), "--grid", "smoke"])
     assert stop.value.code == status

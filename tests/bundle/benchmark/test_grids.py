@@ -28,20 +28,20 @@ from bundle.modalities import BRATS_MODALITIES
 CONFIGS = Path(bundle.ROOT) / "configs"
 # Of runs that may lie finished in somebody's folder: their records count by these.
 DIGESTS = {
-    "universal-missing_0.5-seed_0": "76034ad4999ab800",
-    "modality_dropout-missing_0-seed_0": "b6eba95f65c1f6b6",
-    "modality_dropout-missing_0.8-seed_2": "e5f2d54ffceaa8ac",
-    "full_only-missing_0.3-seed_1": "3ba92085c21c525e",
-    "wall_clock-modality_dropout-missing_0-seed_0": "6a808654ce555398",
-    "wall_clock-modality_dropout-missing_0.5-seed_1": "3bca756bf0d87831",
-    "wall_clock-modality_dropout-missing_0.8-seed_2": "3e5429e24f3a95cf",
-    "specialist-t1-missing_0-seed_0": "6172675176928816",
-    "specialist-t1_t1ce_t2_flair-missing_0-seed_0": "0ce5ca8b19b85a2a",
+    "universal-missing_0.5-seed_0": "9b452ecf68d5ee67",
+    "modality_dropout-missing_0-seed_0": "9710e8cc552cb299",
+    "modality_dropout-missing_0.8-seed_2": "95d845243f3137bf",
+    "full_only-missing_0.3-seed_1": "0f1c8416cf4f1c57",
+    "wall_clock-modality_dropout-missing_0-seed_0": "8d5606c2bac84a37",
+    "wall_clock-modality_dropout-missing_0.5-seed_1": "c7fcb01d0059e293",
+    "wall_clock-modality_dropout-missing_0.8-seed_2": "d9622a587fe07726",
+    "specialist-t1-missing_0-seed_0": "a45d9627382999d6",
+    "specialist-t1_t1ce_t2_flair-missing_0-seed_0": "ecc1a923db09235c",
 }
 OF_UNIVERSAL_ALONE = {
-    "ablation-no_pre-training-missing_0.5-seed_0": "4251f4f101f782fa",
-    "ablation-no_hypernetwork-missing_0.5-seed_2": "f6414e47c2c946d5",
-    "ablation-random_prompts-missing_0.5-seed_0": "405b3d9db00df9b1",
+    "ablation-no_pre-training-missing_0.5-seed_0": "4cc4fde3bc7e8a8f",
+    "ablation-no_hypernetwork-missing_0.5-seed_2": "48ccc9c874f2e207",
+    "ablation-random_prompts-missing_0.5-seed_0": "af3053e63d944b35",
 }
 
 

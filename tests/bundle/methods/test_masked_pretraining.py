@@ -9,6 +9,7 @@ from ignite.engine import Engine
 from monai.data import MetaTensor
 from torch import Tensor
 from torch.nn.functional import interpolate
+from torch.utils.data import DataLoader
 
 from bundle.methods.distribution_approximation import DistributionApproximation
 from bundle.methods.masked_pretraining import MaskedPretraining, draw_visible
@@ -49,7 +50,13 @@ def method(**options) -> MaskedPretraining:
 
 def attach(pretraining: MaskedPretraining, *batches: dict) -> Engine:
     engine = Engine(lambda engine, batch: None)
-    engine.data_loader = batches
+    cases = [
+        {name: rows[index] for name, rows in given.items()}
+        for given in batches
+        for index in range(len(given.get("present", [])))
+    ]
+    # An epoch draws the first case alone, over and over.
+    engine.data_loader = DataLoader(cases, batch_size=2, sampler=[0] * len(cases))
     engine.state.device = torch.device("cpu")
     pretraining.attach(engine)
     return engine
@@ -187,7 +194,10 @@ def test_a_modality_that_nobody_has_is_refused_at_the_start():
 
 
 def test_without_the_approximation_no_data_are_read_first():
-    start(method(), {"image": None})
+    engine = Engine(lambda engine, batch: None)
+    engine.data_loader = None
+    method().attach(engine)
+    engine.run([0])
 
 
 def count_patches(visible: Tensor) -> Tensor:
