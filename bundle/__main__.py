@@ -197,13 +197,14 @@ def benchmark(
     Args:
         output_dir: the grid's folder; runs that have a result there are not made again.
         grid: on the phantom universal or methods (many hours each), methods_whole (longer still),
-            cost or rebuilding (minutes), or smoke (a minute); or cases, on those of a datalist.
+            cost or rebuilding (minutes), or smoke (a minute); on a datalist's cases, cases (for a
+            GPU) or cases_small.
         workers: how many runs at a time, one processor core each.
         only: make the runs in whose names this regular expression is found.
         report_only: make no run, only the report on those that are there.
         keep: leave the checkpoints of the runs.
         device: such as cuda; without it the phantom's grids stay on the CPU.
-        datalist: with --grid cases, whose training cases are to get gaps.
+        datalist: for these two; its training cases are to get gaps.
     """
     from bundle.benchmark.command import benchmark as make_benchmark
 

@@ -9,15 +9,12 @@ from concurrent.futures import Executor
 
 from bundle.benchmark import cost, own_cases, rebuilding
 from bundle.benchmark.absence import prepare_data
-from bundle.benchmark.grids import GRIDS, cases
+from bundle.benchmark.grids import GRIDS, OWN
 from bundle.benchmark.plan import Grid, Run
 from bundle.benchmark.pool import Outcome, choose, process_pool, run_all
 from bundle.benchmark.report import write_report
 from bundle.benchmark.results import read_results
 from bundle.benchmark.runs import execute
-
-# The grid on a reader's own cases.
-OWN = "cases"
 
 # Not made of runs; each returns its table and leaves a file that the report takes up.
 MEASUREMENTS: Mapping[str, Callable[[str], str]] = {
@@ -41,15 +38,15 @@ def benchmark(
 
     Args:
         output_dir: the grid's folder; the same one goes on where it was stopped.
-        grid: one of `GRIDS`; `OWN`, on the cases of `datalist`; or of `MEASUREMENTS`, which are
-            made in one go.
+        grid: one of `GRIDS`; of `OWN`, on the cases of `datalist`; or of `MEASUREMENTS`, which
+            are made in one go.
         workers: how many runs at a time, one core each.
         only: make the runs whose names match this regular expression somewhere; the report is on
             all that are there.
         report_only: True = make no run.
         keep: True = leave the runs' checkpoints.
         device: of trainings and evaluations, such as "cuda"; None = the grid's own.
-        datalist: the cases of grid `OWN`.
+        datalist: the cases for a grid of `OWN`.
         make_executor: as in `run_all`.
 
     Returns:
@@ -93,15 +90,15 @@ def benchmark(
 
 
 def _plan(grid: str, datalist: str | None) -> Grid:
-    if (grid == OWN) != (datalist is not None):
+    if grid not in GRIDS and grid not in OWN:
+        raise ValueError(f"grid: expected one of {[*GRIDS, *OWN, *MEASUREMENTS]}, got {grid!r}")
+    if (grid in OWN) != (datalist is not None):
         raise ValueError(
-            f"expected --datalist with --grid {OWN} and nowhere else, got grid {grid!r} and "
-            f"datalist {datalist!r}"
+            f"expected --datalist with the grids {list(OWN)} and nowhere else, got grid {grid!r} "
+            f"and datalist {datalist!r}"
         )
     if datalist is not None:
-        return cases(own_cases.read(datalist))
-    if grid not in GRIDS:
-        raise ValueError(f"grid: expected one of {[*GRIDS, OWN, *MEASUREMENTS]}, got {grid!r}")
+        return OWN[grid](own_cases.read(datalist))
     return GRIDS[grid]()
 
 

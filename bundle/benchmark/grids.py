@@ -364,26 +364,31 @@ def _notes(whole: bool, phantom: Phantom) -> tuple[str, ...]:
 
 def cases(
     data: OwnCases,
+    small: bool = False,
     seeds: Sequence[int] = (0, 1, 2),
     ratios: Sequence[float] = (0.5, 0.0, 0.8),
     pretrain_epochs: int = 15,
     train_epochs: int = 60,
 ) -> Grid:
-    """Plan the main comparison on a reader's own cases, at the size of benchmark_cases.yaml.
+    """Plan the main comparison on a reader's own cases.
 
     Args:
         data: the cases; all seeds share them and their parting into training and testing.
+        small: True = at the phantom's size, 2 mm and one core a run; False = that of
+            benchmark_cases.yaml, for a GPU.
         seeds, pretrain_epochs, train_epochs: as in `universal`.
         ratios: missing ratios of the training cases, those that matter most first.
     """
     lengths = {"pretrain_epochs": pretrain_epochs, "train_epochs": train_epochs}
+    size = PHANTOM_SIZE if small else OWN_SIZE
     runs = [
         run
         for ratio in ratios
         for seed in seeds
-        for run in main_runs(ratio, seed, **lengths, phantom=data, size=OWN_SIZE)
+        for run in main_runs(ratio, seed, **lengths, phantom=data, size=size)
     ]
-    return Grid("cases", "universal", "modality_dropout", tuple(runs), (_NOTE_ON_FULL_ONLY,))
+    name = "cases_small" if small else "cases"
+    return Grid(name, "universal", "modality_dropout", tuple(runs), (_NOTE_ON_FULL_ONLY,))
 
 
 def smoke() -> Grid:
@@ -406,6 +411,12 @@ def smoke() -> Grid:
     notes = ("A smoke test: its numbers mean nothing.",)
     return Grid("smoke", "modality_dropout", "full_only", (first, second, longer), notes)
 
+
+# Those on a reader's own cases.
+OWN: Mapping[str, Callable[[OwnCases], Grid]] = {
+    "cases": cases,
+    "cases_small": functools.partial(cases, small=True),
+}
 
 GRIDS: Mapping[str, Callable[[], Grid]] = {
     "universal": universal,

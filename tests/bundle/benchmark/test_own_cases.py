@@ -7,7 +7,7 @@ import pytest
 
 from bundle.benchmark.absence import prepare_data
 from bundle.benchmark.command import benchmark
-from bundle.benchmark.grids import cases
+from bundle.benchmark.grids import OWN
 from bundle.benchmark.own_cases import read, with_gaps
 from bundle.modalities import BRATS_MODALITIES
 
@@ -69,16 +69,18 @@ def test_too_few_cases_for_all_modalities_are_refused(tmp_path):
 
 def test_runs_of_the_grid_are_of_these_data(tmp_path):
     datalist = write(tmp_path)
-    grid = cases(read(datalist))
-    assert {stage.configs[-1] for run in grid.runs for stage in run.stages} == {
-        "benchmark_cases.yaml"
-    }
+    sizes = {}
+    for name, make in OWN.items():
+        grid = make(read(datalist))
+        assert grid.name == name
+        sizes[name] = {stage.configs[-1] for run in grid.runs for stage in run.stages}
+    assert sizes == {"cases": {"benchmark_cases.yaml"}, "cases_small": {"benchmark.yaml"}}
     prepared = prepare_data(grid.runs[0], tmp_path / "out", str(datalist))
     assert Path(prepared).parent == tmp_path / "out"
 
 
 def test_the_datalist_and_the_grid_go_together(tmp_path, capsys):
-    with pytest.raises(ValueError, match="expected --datalist with --grid cases and nowhere else"):
+    with pytest.raises(ValueError, match="expected --datalist with the grids"):
         benchmark(str(tmp_path), "cases")
     with pytest.raises(ValueError, match="nowhere else, got grid 'smoke'"):
         benchmark(str(tmp_path), "smoke", datalist="x.json")

@@ -83,6 +83,13 @@ def test_runs_of_different_configs_are_owned_up_to(grid, record, report):
     assert "**Not all runs had the same configs/train.json.**" in report()
 
 
+def test_runs_on_a_gpu_are_told_from_those_on_the_processor(grid, record, report):
+    record(grid, grid.runs[0])
+    assert "trained on" not in report()
+    record(grid, grid.runs[1], device="A fast card")
+    assert "- 1 of 2 runs trained on A fast card, which several runs shared" in report()
+
+
 def test_making_the_report_again_changes_nothing(grid, record, report):
     for run in grid.runs[:5]:
         record(grid, run)

@@ -10,7 +10,7 @@ import pytest
 from bundle.benchmark import runs
 from bundle.benchmark.plan import SameTime, Stage
 from bundle.benchmark.results import record_path
-from bundle.benchmark.runs import _output_into, epochs_of, execute, prepare_data
+from bundle.benchmark.runs import _on, _output_into, epochs_of, execute, prepare_data
 
 
 @pytest.mark.parametrize(("budget", "epochs"), [(20.0, 10), (21.1, 11), (0.3, 1)])
@@ -45,6 +45,14 @@ def test_a_run_without_a_case_to_train_on_is_recorded_as_not_possible(plan_run, 
     assert record["run"]["label"] == "full_only"
     assert {"torch", "monai", "bundle"} <= set(record["versions"])
     assert not (tmp_path / "scratch" / run.name).exists()
+
+
+def test_a_device_is_a_setting_of_every_stage_and_comes_last(plan_run):
+    first = Stage(("train.json",), 3, {"filters": 4, "device": "$torch.device('cpu')"})
+    run = plan_run("main", "ours", stages=(first, Stage(("train.json",), 2)))
+    assert _on(None, run) is run
+    for stage, planned in zip(_on("cuda", run).stages, run.stages, strict=True):
+        assert stage.overrides == {**planned.overrides, "device": "$torch.device('cuda')"}
 
 
 def test_a_run_that_fails_leaves_no_record_and_gives_the_output_back(plan_run, tmp_path, capfd):
