@@ -52,6 +52,9 @@ ABLATIONS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
     "no rescaling": ({"rescale": False}, {"rescale": False}),
 }
 NO_PRETRAINING = "no pre-training"
+# Stage 2 as the whole has it: beside the one above, it tells what pre-training is worth from what
+# the steps are worth that it takes away from stage 2.
+STAGE_2_ALONE = "no pre-training, nor its steps"
 # Less central: with one seed.
 FINER_ABLATIONS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
     "marginal distribution": ({"distribution": "marginal"}, {}),
@@ -206,7 +209,7 @@ def ablation_runs(
     phantom: Phantom,
     finer: bool = False,
 ) -> list[Run]:
-    """The universal model with one thing changed, and as many steps in all.
+    """The universal model with one thing changed and, but for STAGE_2_ALONE, as many steps in all.
 
     Args:
         ratio, seed, pretrain_epochs, train_epochs, phantom: as in `universal`.
@@ -218,8 +221,10 @@ def ablation_runs(
         for label, (first, second) in changes.items()
     }
     if not finer:
-        alone = single("universal", pretrain_epochs + train_epochs)
-        variants = {NO_PRETRAINING: alone, **variants}
+        variants |= {
+            NO_PRETRAINING: single("universal", pretrain_epochs + train_epochs),
+            STAGE_2_ALONE: single("universal", train_epochs),
+        }
     return [
         named("ablation", label, ratio, seed, stages=stages, data=phantom)
         for label, stages in variants.items()
@@ -254,7 +259,12 @@ def universal(
     runs += [run for s in ablation_seeds for run in ablation_runs(ablation_ratio, s, **lengths)]
     runs += specialists(pretrain_epochs + train_epochs, one_seed, phantom)
     runs += ablation_runs(ablation_ratio, one_seed, **lengths, finer=True)
-    return Grid("universal", "universal", "modality_dropout", tuple(runs), (_NOTE_ON_FULL_ONLY,))
+    notes = (
+        _NOTE_ON_FULL_ONLY,
+        f"*{STAGE_2_ALONE}*: {train_epochs} epochs of stage 2, as the whole has them, and not the "
+        f"{pretrain_epochs} of stage 1; the other changes leave the number of steps as it is.",
+    )
+    return Grid("universal", "universal", "modality_dropout", tuple(runs), notes)
 
 
 def other_methods(gaps: Gaps, labels: Sequence[str], seed: int, **lengths: Any) -> list[Run]:

@@ -239,8 +239,8 @@ def _ablation(rows: Sequence[Row], results: Results) -> str:
         [
             "## What each part is worth",
             "",
-            f"{_listed(dict.fromkeys(row['whole'] for row in rows))} with one thing changed, and "
-            "the same number of steps, at a "
+            f"{_listed(dict.fromkeys(row['whole'] for row in rows))} with one thing changed, "
+            "with the same number of steps where nothing else is said, at a "
             f"missing ratio of {rows[0]['ratio']:g}; changed minus whole, as above. Below 0: the "
             "change does harm.",
             "",

@@ -85,7 +85,7 @@ def test_runs_of_different_configs_are_owned_up_to(grid, record, report):
 
 def test_runs_on_a_gpu_are_told_from_those_on_the_processor(grid, record, report):
     record(grid, grid.runs[0])
-    assert "trained on" not in report()
+    assert "runs trained on" not in report()
     record(grid, grid.runs[1], device="A fast card")
     assert "- 1 of 2 runs trained on A fast card, which several runs shared" in report()
 
