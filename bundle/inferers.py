@@ -29,16 +29,24 @@ class PresenceInferer(Inferer):
         divisible: the box is enlarged until its sides are multiples of this (where the volume
             allows), for a network without windows.
         amp: True = mixed precision, float16 on a GPU and bfloat16 on a CPU; logits are float32.
+        channels_last: True = hand the windows over with a voxel's channels side by side in memory,
+            which every layer keeps up: faster in bfloat16 on a CPU, slower in float32.
     """
 
     def __init__(
-        self, inferer: Inferer, margin: int = 4, divisible: int = 1, amp: bool = False
+        self,
+        inferer: Inferer,
+        margin: int = 4,
+        divisible: int = 1,
+        amp: bool = False,
+        channels_last: bool = False,
     ) -> None:
         super().__init__()
         self.inferer = inferer
         self.margin = margin
         self.divisible = divisible
         self.amp = amp
+        self.memory_format = torch.channels_last_3d if channels_last else torch.contiguous_format
 
     def __call__(
         self,
@@ -93,6 +101,7 @@ class PresenceInferer(Inferer):
             network = network.personalise(present[0])
 
         def predict(window: Tensor, *extra: Any, **named: Any) -> Tensor:
+            window = window.contiguous(memory_format=self.memory_format)
             with torch.autocast(window.device.type, enabled=self.amp):
                 logits = network(window, present.expand(len(window), -1), *extra, **named)
             return logits.float()

@@ -23,6 +23,7 @@ from bundle.data.volumes import (
     read_volumes,
     read_voxels,
 )
+from bundle.hosts import answer
 from bundle.modalities import FILE_SUFFIXES, check_known, check_modalities
 
 logger = logging.getLogger(__name__)
@@ -77,7 +78,16 @@ class LoadModalitiesd(MapTransform):
             CaseError: whatever is wrong, naming case and file: a missing or unreadable file, grids
                 that differ, NaN, two files of one modality, no modality recognisable or present.
             ValueError: a dict that names an unknown modality.
+            Exception: in a server, what makes it send these messages (`bundle.hosts.answer`).
         """
+        try:
+            return self._load(data)
+        except ValueError as error:
+            if (said := answer(error)) is error:
+                raise
+            raise said from error
+
+    def _load(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         item = dict(data)
         for key in self.key_iterator(item):
             source = item[key]
@@ -101,6 +111,19 @@ class LoadModalitiesd(MapTransform):
             if self.copy_key is not None:
                 item[self.copy_key] = item[key].clone()
         return item
+
+    def spell_out(self, item: Mapping[str, Any]) -> dict[str, Any]:
+        """Return an item that names its case and the file of each modality; a 4D file stays one.
+
+        Raises:
+            CaseError: a missing file, two files of one modality, no modality recognisable.
+        """
+        source = item["image"]
+        case = str(item.get("case") or self._case_name(source))
+        if not _is_4d(source, case):
+            files = self.find_files(source, case)
+            source = {name: str(path) for name, path in files.items()}
+        return {**item, "case": case, "image": source}
 
     def find_files(self, source: Any, case: str) -> Files:
         """Map modalities to files; see the class for what `source` may be."""

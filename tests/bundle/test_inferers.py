@@ -220,3 +220,13 @@ def test_a_scripted_network_that_was_saved_is_called_as_it_is(universal, tmp_pat
     with torch.no_grad():
         found, expected = inferer(case, loaded), inferer(case, universal)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_the_order_in_memory_is_as_asked_and_the_values_are_the_same(channels_last):
+    network = Recorder()
+    image = head(True, True, True)
+    logits = PresenceInferer(windows_of(4, 4, 4), channels_last=channels_last)(image, network)
+    order = torch.channels_last_3d if channels_last else torch.contiguous_format
+    assert all(window.is_contiguous(memory_format=order) for window in network.windows)
+    torch.testing.assert_close(logits, PresenceInferer(windows_of(4, 4, 4))(image, Recorder()))
