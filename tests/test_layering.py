@@ -45,7 +45,7 @@ ALLOWED: dict[str, set[str]] = {
     "trained": {"checkpoints"},
     "export": {"atomic"},
     "package": {"atomic", "trained"},
-    "label_server": {"data", "package", "trained"},
+    "label_server": {"data", "modalities", "package", "trained"},
     "inferers": {"modalities"},
     "byproducts": {"inferers", "modalities"},
     "metrics": {"modalities"},

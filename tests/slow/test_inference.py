@@ -89,6 +89,7 @@ def segment(workflow, settings, folder: Path, tmp_path: Path, monkeypatch, **mor
 GRIDS = {
     "RAS": affine_of("RAS", (1, 1, 1)),
     "LPS": affine_of("LPS", (1, 1, 1)),
+    "sagittal slices": affine_of("PSL", (1, 1, 2)),
     "anisotropic oblique": affine_of("PSL", (0.9, 1.1, 2.5), degrees=17),
 }
 
