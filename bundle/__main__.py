@@ -291,7 +291,8 @@ def label(
         weights: a flat state dict; default models/model.pt, else demo/models/model.pt.
         overlay: the config files that were laid over train.json in the training; known for the
             demonstration's weights.
-        studies: a folder with scans, one file for each; default made-up ones.
+        studies: a folder with scans, one file for each, or the address of a DICOMweb server;
+            default made-up ones.
         app: patchwork (with a strategy of ours) or monaibundle (MONAI Label's app as it is).
         port: where to listen.
         start: false = only lay everything out, and say how to start it.

@@ -34,18 +34,18 @@ class LabelServer:
 
     Attributes:
         app: the folder with `main.py` and `model/<bundle>`.
-        studies: the folder with one file for each scan.
+        studies: the folder with one file for each scan, or a DICOMweb server's address.
         port: where the server listens, on this machine only.
     """
 
     app: Path
-    studies: Path
+    studies: str
     port: int = 8000
 
     def command(self) -> list[str]:
         """Return the words that start the server; no network is asked for anything."""
         start = [sys.executable, "-m", "monailabel.main", "start_server"]
-        places = ["--app", str(self.app), "--studies", str(self.studies)]
+        places = ["--app", str(self.app), "--studies", self.studies]
         # The default source of models is asked at the start, and SAM2 is fetched then.
         offline = ["--conf", "zoo_source", "ngc", "--conf", "sam2", "false"]
         address = ["--host", HOST, "--port", str(self.port)]
@@ -66,7 +66,7 @@ def prepare(
     folder: str | Path,
     weights: str | None = None,
     overlays: Sequence[str] = (),
-    studies: str | Path | None = None,
+    studies: str | None = None,
     app: str = APPS[0],
     port: int = 8000,
 ) -> LabelServer:
@@ -76,7 +76,8 @@ def prepare(
         folder: gets `<app>/` with a copy of the bundle in `model/`, and `studies/`. Weights that
             a training in MONAI Label left in that copy stay.
         weights, overlays: see `bundle.trained.find_trained`.
-        studies: the scans to show; None = made-up ones, in `folder`.
+        studies: the scans to show, a folder or the address of a DICOMweb server, http(s)://...;
+            None = made-up ones, in `folder`.
         app: "patchwork" = MONAI Label's app for bundles plus a strategy of ours for the next case
             to label; "monaibundle" = MONAI Label's app as it is.
         port: where to listen.
@@ -93,15 +94,17 @@ def prepare(
         raise ValueError(f"app: expected one of {list(APPS)}, got {app!r}")
     stock = find_stock_app()
     trained = find_trained(weights, overlays)
-    if studies is not None and not Path(studies).is_dir():
+    remote = studies is not None and studies.startswith(("http://", "https://"))
+    if studies is not None and not remote and not Path(studies).is_dir():
         raise FileNotFoundError(f"expected a folder with scans, found no {studies}.")
     place = Path(folder).resolve() / app
     _copy_app(stock, place, ours=app != STOCK_APP)
     _copy_bundle(place / "model" / NAME, contents(trained))
-    shown = Path(studies).resolve() if studies is not None else place.parent / "studies"
     if studies is None:
+        shown = place.parent / "studies"
         write_studies(shown, place.parent / "phantom")
-    return LabelServer(place, shown, port)
+        studies = str(shown)
+    return LabelServer(place, studies if remote else str(Path(studies).resolve()), port)
 
 
 def find_stock_app() -> Path:

@@ -33,29 +33,34 @@ def bundle_files(monkeypatch) -> dict[str, bytes]:
 
 
 def test_the_app_is_laid_out_as_monai_label_wants_it(stock, bundle_files, tmp_path):
-    server = prepare(tmp_path / "out", studies=tmp_path, port=8123)
+    server = prepare(tmp_path / "out", studies=str(tmp_path), port=8123)
     assert server.app == tmp_path / "out" / "patchwork"
     assert (server.app / "stock_main.py").read_text() == "# the stock app\n"
     assert "class PatchworkApp" in (server.app / "main.py").read_text()
     assert not (server.app / "logs").exists()
     assert (server.app / "model" / NAME / "models" / "model.pt").read_bytes() == b"old"
-    assert server.studies == tmp_path
-    plain = prepare(tmp_path / "out", studies=tmp_path, app="monaibundle")
+    assert server.studies == str(tmp_path)
+    plain = prepare(tmp_path / "out", studies=str(tmp_path), app="monaibundle")
     assert (plain.app / "main.py").read_text() == "# the stock app\n"
     assert not (plain.app / "stock_main.py").exists()
 
 
+def test_an_address_is_handed_on_as_it_is(stock, bundle_files, tmp_path):
+    address = "http://127.0.0.1:8042/dicom-web"
+    assert prepare(tmp_path / "out", studies=address).studies == address
+
+
 def test_weights_trained_in_the_copy_stay_and_all_else_is_renewed(stock, bundle_files, tmp_path):
-    root = prepare(tmp_path / "out", studies=tmp_path).app / "model" / NAME
+    root = prepare(tmp_path / "out", studies=str(tmp_path)).app / "model" / NAME
     (root / "models" / "model.pt").write_bytes(b"trained here")
     bundle_files["configs/train.json"] = b'{"new": 1}'
-    prepare(tmp_path / "out", studies=tmp_path)
+    prepare(tmp_path / "out", studies=str(tmp_path))
     assert (root / "models" / "model.pt").read_bytes() == b"trained here"
     assert (root / "configs" / "train.json").read_bytes() == b'{"new": 1}'
 
 
 def test_the_command_stays_on_this_machine_and_asks_no_network(tmp_path):
-    words = LabelServer(tmp_path / "app", tmp_path / "studies", 8123).command()
+    words = LabelServer(tmp_path / "app", str(tmp_path / "studies"), 8123).command()
     assert words[:4] == [sys.executable, "-m", "monailabel.main", "start_server"]
     text = " ".join(words)
     for part in (f"models {NAME}", "zoo_source ngc", "sam2 false", "--host 127.0.0.1"):
@@ -67,7 +72,7 @@ def test_what_is_missing_is_named(stock, bundle_files, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"app: expected one of .*'monaibundle'.*got 'deepedit'"):
         prepare(tmp_path / "out", app="deepedit")
     with pytest.raises(FileNotFoundError, match=r"found no .*nowhere"):
-        prepare(tmp_path / "out", studies=tmp_path / "nowhere")
+        prepare(tmp_path / "out", studies=str(tmp_path / "nowhere"))
     assert not (tmp_path / "out").exists()
     monkeypatch.undo()
     monkeypatch.setattr(label_server, "find_spec", lambda name: None)

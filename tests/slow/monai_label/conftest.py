@@ -61,7 +61,7 @@ class Running:
     """
 
     def __init__(self, server: LabelServer, home: Path, models: str = NAME) -> None:
-        self.studies, self.root = server.studies, server.app / "model" / NAME
+        self.studies, self.root = Path(server.studies), server.app / "model" / NAME
         self.url = f"http://127.0.0.1:{server.port}"
         self.log = home / "server.log"
         home.mkdir(parents=True)
@@ -184,7 +184,7 @@ def lay_out(unpacked: Path, folder: Path, studies: Path, app: str) -> LabelServe
     ran = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     found = dict(re.findall(r"^(app|studies): (.*)$", ran.stdout, re.MULTILINE))
-    return LabelServer(Path(found["app"]), Path(found["studies"]), port)
+    return LabelServer(Path(found["app"]), found["studies"], port)
 
 
 def start_two_copies(stock: Running, folder: Path) -> Running:
@@ -193,7 +193,7 @@ def start_two_copies(stock: Running, folder: Path) -> Running:
     shutil.copytree(other, app, ignore=shutil.ignore_patterns("model", "logs"))
     for name in ("first", "second"):
         shutil.copytree(stock.root, app / "model" / name)
-    server = LabelServer(app, folder / "studies", free_port())
+    server = LabelServer(app, str(folder / "studies"), free_port())
     return Running(server, folder / "home", models="first,second")
 
 
