@@ -15,7 +15,7 @@ $(VENV)/bin/python:
 
 # A stamp per set of extras: an environment is reused until the pins or the extras change.
 $(VENV)/.core: pyproject.toml constraints.txt | $(VENV)/bin/python
-	@echo "Setting up $(VENV): some minutes, about 6 GB."
+	@echo "Setting up $(VENV): some minutes, about 6 GB (8.5 with MONAI Label)."
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
 	touch $@
 
