@@ -8,19 +8,23 @@ RUN := $(BIN)/python -m monai.bundle run --config_file
 # threads, were 17 times slower than with this, and one alone is as fast.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test check metadata package clean
+.PHONY: demo test check label metadata package clean
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 # A stamp per set of extras: an environment is reused until the pins or the extras change.
 $(VENV)/.core: pyproject.toml constraints.txt | $(VENV)/bin/python
-	@echo "Setting up $(VENV): some minutes, about 6 GB."
+	@echo "Setting up $(VENV): some minutes, about 6 GB (8.5 with MONAI Label)."
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.core Makefile
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,clip,export,fl]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,clip,export,fl,label]'
+	touch $@
+
+$(VENV)/.label: $(VENV)/.core
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[label]'
 	touch $@
 
 demo: $(VENV)/.core  ## pre-train, train, evaluate on all 15 modality subsets and segment, on phantom data
@@ -42,6 +46,9 @@ check: $(VENV)/.dev  ## format, lint and the quick tests: before each commit
 	$(BIN)/ruff format .
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest -m "not slow"
+
+label: $(VENV)/.label  ## serve the trained weights with MONAI Label, on this machine only, with made-up scans
+	$(BIN)/python -m bundle label runs/label
 
 metadata:  ## write the root copy of the metadata, which a test compares
 	cp configs/metadata.json metadata.json

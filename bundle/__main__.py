@@ -6,12 +6,14 @@ what python-fire makes of a shell word into plain values; what they do is in the
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import fire
 
+from bundle import flag
 from bundle.modalities import BRATS_MODALITIES
 from bundle.regions import BRATS_REGIONS
 
@@ -280,6 +282,42 @@ def export(
     print(f"wrote {path}")
 
 
+def label(
+    output_dir: str = "runs/label",
+    weights: str | None = None,
+    overlay: Any = None,
+    studies: str | None = None,
+    app: str = "patchwork",
+    port: int = 8000,
+    start: bool = True,
+) -> None:
+    """Serve the bundle with MONAI Label on this machine, for 3D Slicer and others.
+
+    Args:
+        output_dir: gets the app, a copy of the bundle (trainings write there) and the studies.
+        weights: a flat state dict; default models/model.pt, else demo/models/model.pt.
+        overlay: the config files that were laid over train.json in the training; known for the
+            demonstration's weights.
+        studies: a folder with scans, one file for each, or the address of a DICOMweb server;
+            default made-up ones.
+        app: patchwork (with a strategy of ours) or monaibundle (MONAI Label's app as it is).
+        port: where to listen.
+        start: false = only lay everything out, and say how to start it.
+    """
+    from bundle.label_server import prepare
+
+    overlays = () if overlay is None else _names(overlay)
+    server = prepare(output_dir, _path(weights), overlays, _path(studies), str(app), int(port))
+    print(f"app: {server.app}\nstudies: {server.studies}")
+    if not flag(start):
+        print(shlex.join(server.command()))
+        return
+    print(f"the server will be at http://127.0.0.1:{server.port}; Ctrl-C stops it")
+    sys.stdout.flush()
+    if status := server.run():
+        raise SystemExit(status)
+
+
 VERBS: dict[str, Callable[..., None]] = {
     "phantom": phantom,
     "scan": scan,
@@ -290,6 +328,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "features": features,
     "package": package,
     "export": export,
+    "label": label,
 }
 
 

@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 from bundle.data.datalist import hash_case
 from bundle.modalities import Subset, all_subsets, parse_subset
 from bundle.transforms.drop import DropModalitiesd
+from bundle.transforms.load import LoadModalitiesd
 
 # What MONAI notes about its transforms, and Invertd needs back, holds these. All are plain data;
 # with them allowed, a cache can be read with torch.load(weights_only=True).
@@ -37,6 +38,7 @@ def cached_cases(
     transform: Callable | Sequence[Callable],
     cache_dir: str | None = None,
     in_memory: bool = False,
+    modalities: Sequence[str] | None = None,
 ) -> PersistentDataset | CacheDataset:
     """Keep what the deterministic transforms make of each case on disk, or in memory if asked.
 
@@ -49,7 +51,11 @@ def cached_cases(
         cache_dir: where to; None = no cache.
         in_memory: True = prepare all cases now and hold them in memory instead: a third less work
             an item, nothing shared between processes, for data that is small.
+        modalities: the vocabulary, for items that a host gives as one file (`spell_out`); None =
+            every item names its files.
     """
+    if modalities is not None:
+        data = spell_out(data, modalities)
     if in_memory:
         return CacheDataset(data, transform, progress=False)
     return PersistentDataset(
@@ -60,6 +66,28 @@ def cached_cases(
         hash_transform=pickle_hashing,
         track_meta=True,
     )
+
+
+def spell_out(
+    data: Sequence[Mapping[str, Any]], modalities: Sequence[str]
+) -> list[Mapping[str, Any]]:
+    """Name every file of each case, as a datalist does.
+
+    MONAI Label trains on items of one image file and one label file. Which modalities such a case
+    has, and whether one of their files has changed, is only known once its siblings are found.
+
+    Args:
+        data: items whose `image` is whatever `bundle.transforms.load.LoadModalitiesd` takes.
+        modalities: the vocabulary.
+
+    Returns:
+        Items whose `image` maps modalities to paths; a 4D file, which has no names, stays.
+
+    Raises:
+        CaseError: as `LoadModalitiesd`, for a file that is missing or tells no modality.
+    """
+    loader = LoadModalitiesd("image", modalities)
+    return [item if isinstance(item["image"], Mapping) else loader.spell_out(item) for item in data]
 
 
 def labelled_cases(
@@ -160,7 +188,7 @@ class CaseSubsets(Dataset):
         subsets: str | Sequence[str] = "all",
         cache_dir: str | None = None,
     ) -> None:
-        self.data = data
+        self.data = data = spell_out(data, modalities)
         self.cases = cached_cases(data, transform, cache_dir)
         self.modalities = tuple(modalities)
         self.pairs = plan_subsets(data, modalities, subsets)

@@ -9,7 +9,8 @@ import torch
 from monai.data import MetaTensor
 from monai.inferers import Inferer
 from monai.transforms.utils import generate_spatial_bounding_box
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils import convert_conv3d_weight_memory_format
 
 from bundle.modalities import derive_presence, keep_only
 
@@ -29,16 +30,25 @@ class PresenceInferer(Inferer):
         divisible: the box is enlarged until its sides are multiples of this (where the volume
             allows), for a network without windows.
         amp: True = mixed precision, float16 on a GPU and bfloat16 on a CPU; logits are float32.
+        channels_last: True = turn the weights of the network's 3D convolutions so that a voxel's
+            channels lie side by side in memory: faster in bfloat16 on a CPU, slower in float32.
+            Their values stay; a host that knows nothing of it gets it all the same.
     """
 
     def __init__(
-        self, inferer: Inferer, margin: int = 4, divisible: int = 1, amp: bool = False
+        self,
+        inferer: Inferer,
+        margin: int = 4,
+        divisible: int = 1,
+        amp: bool = False,
+        channels_last: bool = False,
     ) -> None:
         super().__init__()
         self.inferer = inferer
         self.margin = margin
         self.divisible = divisible
         self.amp = amp
+        self.channels_last = channels_last
 
     def __call__(
         self,
@@ -91,6 +101,8 @@ class PresenceInferer(Inferer):
         # Once per case, so that no window pays for what depends on the subset alone.
         if hasattr(network, "personalise") and not isinstance(network, torch.jit.ScriptModule):
             network = network.personalise(present[0])
+        if self.channels_last and isinstance(network, nn.Module):
+            network = convert_conv3d_weight_memory_format(network, torch.channels_last_3d)
 
         def predict(window: Tensor, *extra: Any, **named: Any) -> Tensor:
             with torch.autocast(window.device.type, enabled=self.amp):

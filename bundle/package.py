@@ -21,6 +21,7 @@ NAME = "brats_missing_modality_segmentation"
 FILES = ("LICENSE", "Makefile", "README.md", "constraints.txt", "pyproject.toml")
 # What travels from each folder, by ending; whatever a run wrote there stays.
 FOLDERS = {
+    "apps": {".py"},
     "bundle": {".py"},
     "configs": {".conf", ".json", ".yaml"},
     "custom": {".json", ".md", ".py", ".yaml"},

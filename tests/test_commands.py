@@ -19,7 +19,33 @@ CONFIGS = ROOT / "configs"
 # Arguments of `monai.bundle run` itself, which are no ids of a config.
 OF_MONAI = {"config_file", "meta_file", "logging_file", "run_id", "workflow_type"}
 # Of other people's programs, which these tests cannot know.
-FOREIGN = {"source", "cd", "unzip", "export"}
+FOREIGN = {"source", "cd", "unzip", "export", "curl"}
+# What a command names if it needs something that its reader has: scans, weights, a server.
+READERS_OWN = re.compile(r"/data/|/path/to|\bdata/|runs/brats|models/model.pt|127\.0\.0\.1:8000")
+# Which test runs the others, or the function behind them: a start of the command -> file::function.
+SLOW, GRIDS = "tests/slow", "tests/bundle/benchmark"
+RUN_BY = {
+    "make demo": f"{SLOW}/test_bundle.py::test_demo_trains_evaluates_and_segments",
+    "make test": "tests/test_commands.py::test_every_command_is_run_or_needs_what_the_reader_has",
+    "make check": "tests/test_commands.py::test_every_command_is_run_or_needs_what_the_reader_has",
+    "make clean": "tests/test_commands.py::test_every_chore_is_in_the_makefile",
+    "make metadata": "tests/test_hygiene.py::test_the_two_metadata_files_are_byte_identical",
+    "make label": f"{SLOW}/monai_label/conftest.py::lay_out",
+    "make package": f"{SLOW}/test_package.py::test_packaged_again_it_is_the_same_zip",
+    "python -m bundle label": f"{SLOW}/monai_label/conftest.py::lay_out",
+    "python -m bundle package": f"{SLOW}/test_package.py::test_packaged_again_it_is_the_same_zip",
+    "python -m bundle export": f"{SLOW}/test_package.py::test_two_scans_are_enough_and_it_exports",
+    "python -m bundle scan DIR": f"{SLOW}/test_documented_commands.py::test_they_run",
+    "python -m bundle degrade": f"{SLOW}/test_documented_commands.py::test_they_run",
+    "python -m bundle partition": f"{SLOW}/test_documented_commands.py::test_they_run",
+    "python -m bundle phantom": "tests/bundle/test_main.py::",
+    "python -m bundle prompts": "tests/bundle/test_clip_text.py::",
+    "python -m bundle features": "tests/bundle/test_features.py::",
+    "python -m bundle benchmark DIR --grid cost": f"{GRIDS}/test_cost.py::",
+    "python -m bundle benchmark DIR --grid rebuilding": f"{GRIDS}/test_rebuilding.py::",
+    "python -m bundle benchmark": f"{SLOW}/test_benchmark.py::",
+    "python -m monai.bundle run": f"{SLOW}/test_documented_commands.py::test_they_run",
+}
 
 
 def commands() -> list[tuple[str, str]]:
@@ -43,7 +69,7 @@ def commands() -> list[tuple[str, str]]:
 
 def _joined(text: str) -> list[str]:
     lines = re.sub(r"\\\n\s*", "", text).splitlines()
-    return [line.partition(" # ")[0].strip() for line in lines]
+    return [line.partition(" # ")[0].strip() for line in lines if not line.startswith("# ")]
 
 
 def options_of(words: list[str]) -> list[str]:
@@ -86,6 +112,23 @@ def _complaint_about_run(words: list[str]) -> str | None:
 @pytest.mark.parametrize(("place", "command"), commands())
 def test_a_command_names_only_what_exists(place, command):
     assert complaint(command) is None, f"{place}: {command}"
+
+
+@pytest.mark.parametrize(("place", "command"), commands())
+def test_every_command_is_run_or_needs_what_the_reader_has(place, command):
+    if command.split()[0] in FOREIGN or READERS_OWN.search(command):
+        return
+    starts = [start for start in RUN_BY if command.startswith(start)]
+    assert starts, f"{place}: {command}: name the test that runs it in RUN_BY"
+    file, _, function = RUN_BY[max(starts, key=len)].partition("::")
+    source = (ROOT / file).read_text(encoding="utf-8")
+    assert f"def {function}" in source, f"{file} has no {function}"
+
+
+def test_every_chore_is_in_the_makefile():
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    (phony,) = re.findall(r"^\.PHONY: (.*)$", text, re.MULTILINE)
+    assert set(phony.split()) == set(re.findall(r"^([a-z]+):", text, re.MULTILINE))
 
 
 def test_there_are_commands_of_every_kind():

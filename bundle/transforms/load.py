@@ -23,6 +23,7 @@ from bundle.data.volumes import (
     read_volumes,
     read_voxels,
 )
+from bundle.hosts import answer, settle_format
 from bundle.modalities import FILE_SUFFIXES, check_known, check_modalities
 
 logger = logging.getLogger(__name__)
@@ -38,7 +39,8 @@ class LoadModalitiesd(MapTransform):
     - a dict modality -> path (null or absent = not scanned),
     - a list of paths and nulls, each file's name telling its modality,
     - a folder of one case,
-    - one 3D file, whose siblings in the same folder share its prefix,
+    - one 3D file, whose siblings in the same folder share its prefix; if its name tells nothing,
+      the item may say what it is under `modality`,
     - one 4D file, channels in vocabulary order: the only form that goes by position, because a 4D
       file has no names; an all-zero channel is absent.
 
@@ -51,6 +53,7 @@ class LoadModalitiesd(MapTransform):
         suffixes: endings of file names by modality; a modality's own name always counts.
         present_key: where `present` (M,) bool goes, True = available.
         copy_key: where a copy goes that stays as scanned, for pictures; None = no copy.
+        modality_key: where an item may say what a single file is whose name does not.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class LoadModalitiesd(MapTransform):
         suffixes: Mapping[str, Sequence[str]] | None = None,
         present_key: str = "present",
         copy_key: str | None = None,
+        modality_key: str = "modality",
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
@@ -69,6 +73,7 @@ class LoadModalitiesd(MapTransform):
         )
         self.present_key = present_key
         self.copy_key = copy_key
+        self.modality_key = modality_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Load; also sets `case` where the item has none.
@@ -77,14 +82,27 @@ class LoadModalitiesd(MapTransform):
             CaseError: whatever is wrong, naming case and file: a missing or unreadable file, grids
                 that differ, NaN, two files of one modality, no modality recognisable or present.
             ValueError: a dict that names an unknown modality.
+            Exception: in a server, what makes it send these messages (`bundle.hosts.answer`).
         """
+        try:
+            return self._load(data)
+        except ValueError as error:
+            if (said := answer(error)) is error:
+                raise
+            raise said from error
+
+    def _load(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         item = dict(data)
         for key in self.key_iterator(item):
             source = item[key]
+            if source == "":
+                raise CaseError("no image: the path is empty, so the server has none of that name.")
             case = item["case"] = str(item.get("case") or self._case_name(source))
+            settle_format(item, source)
             if _is_4d(source, case):
                 voxels, affine = self._load_4d(Path(source), case)
             else:
+                source = self._named(source, item.get(self.modality_key))
                 voxels, affine = self._load_files(self.find_files(source, case), case)
             present = torch.from_numpy(voxels.reshape(len(voxels), -1).any(1))
             if not present.any():
@@ -101,6 +119,27 @@ class LoadModalitiesd(MapTransform):
             if self.copy_key is not None:
                 item[self.copy_key] = item[key].clone()
         return item
+
+    def spell_out(self, item: Mapping[str, Any]) -> dict[str, Any]:
+        """Return an item that names its case and the file of each modality; a 4D file stays one.
+
+        Raises:
+            CaseError: a missing file, two files of one modality, no modality recognisable.
+        """
+        source = item["image"]
+        case = str(item.get("case") or self._case_name(source))
+        if not _is_4d(source, case):
+            files = self.find_files(source, case)
+            source = {name: str(path) for name, path in files.items()}
+        return {**item, "case": case, "image": source}
+
+    def _named(self, source: Any, modality: Any) -> Any:
+        """Give a file without a telling name the modality that the item says, if it says one."""
+        is_file = isinstance(source, (str, Path)) and Path(source).is_file()
+        known = isinstance(modality, str) and modality in self.modalities
+        if is_file and known and split_name(source, self.endings)[1] is None:
+            return {modality: source}
+        return source
 
     def find_files(self, source: Any, case: str) -> Files:
         """Map modalities to files; see the class for what `source` may be."""
@@ -130,7 +169,8 @@ class LoadModalitiesd(MapTransform):
                     raise CaseError(
                         f"case {case}: the name of {path} tells no modality. Expected it to end in "
                         f"one of {self._readable_endings()}. Rename it, or pass a dict of modality "
-                        "and path: lists are never read by position."
+                        "and path (for a single file also by `modality`): lists are never read by "
+                        "position."
                     )
                 continue
             if role in files:

@@ -107,6 +107,9 @@ class RegionsToLabelsd(MapTransform):
         keys: region masks, 1 = inside.
         regions: the region table, in channel order.
         values: label values to write instead, e.g. {4: 3} from BraTS 2023 on; None = as they are.
+
+    Raises:
+        ValueError: two different labels would be written as one.
     """
 
     def __init__(
@@ -115,6 +118,12 @@ class RegionsToLabelsd(MapTransform):
         super().__init__(keys)
         self.regions = dict(regions)
         self.values = {int(old): int(new) for old, new in (values or {}).items()}
+        written = [self.values.get(value, value) for value in known_labels(self.regions)]
+        if len(set(written)) < len(written):
+            raise ValueError(
+                f"written_labels {self.values} would write different labels of the regions "
+                f"{self.regions} as one. Give others, or --written_labels '{{}}' for none."
+            )
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Paint every key; the affine stays."""

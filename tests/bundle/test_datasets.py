@@ -16,6 +16,7 @@ from bundle.datasets import (
     complete_cases,
     labelled_cases,
     plan_subsets,
+    spell_out,
 )
 from bundle.modalities import BRATS_MODALITIES, all_subsets, names_of, presence
 from bundle.transforms.load import LoadModalitiesd
@@ -205,3 +206,16 @@ def test_cases_in_memory_are_prepared_once_and_cannot_be_spoiled(cases):
     assert True in zeroed
     assert False in zeroed[zeroed.index(True) :]
     assert dict(READS) == {"A": 1, "B": 1}
+
+
+def test_an_item_of_one_file_counts_with_its_siblings(write_case, tmp_path):
+    whole = write_case("A", ["t1", "flair"])
+    one = {"image": whole["image"]["flair"], "label": whole["label"]}
+    (item,) = spell_out([one], BRATS_MODALITIES)
+    assert item == whole
+    assert spell_out([whole], BRATS_MODALITIES) == [whole]
+    loader = LoadModalitiesd("image", BRATS_MODALITIES)
+    pairs = CaseSubsets([one], loader, BRATS_MODALITIES, "all").pairs
+    assert sorted(subset for _, subset in pairs) == [("flair",), ("t1",), ("t1", "flair")]
+    cached = cached_cases([one], loader, str(tmp_path / "cache"), modalities=BRATS_MODALITIES)
+    assert cached[0]["present"].tolist() == [True, False, False, True]

@@ -220,3 +220,19 @@ def test_a_scripted_network_that_was_saved_is_called_as_it_is(universal, tmp_pat
     with torch.no_grad():
         found, expected = inferer(case, loaded), inferer(case, universal)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [UNet, UniversalNetwork])
+def test_channels_side_by_side_change_no_value(kind):
+    torch.manual_seed(0)
+    network = kind(4, 3, filters=4, blocks_down=(1, 1), deep_supervision=1).eval()
+    image = head(True, False, True, True)
+    with torch.no_grad():
+        expected = PresenceInferer(windows_of(4, 4, 4))(image, network)
+        turned = PresenceInferer(windows_of(4, 4, 4), channels_last=True)(image, network)
+    torch.testing.assert_close(turned, expected)
+    weights = [m.weight for m in network.modules() if isinstance(m, torch.nn.Conv3d)]
+    wide = [w for w in weights if w.shape[1] > 1 and w.shape[2] > 1]
+    # A personalised network is a copy, so that the original stays as it was.
+    plain = all(w.is_contiguous() for w in wide)
+    assert plain is (kind is UniversalNetwork)

@@ -172,7 +172,10 @@ def test_the_channels_are_those_of_the_configs():
     for tensor in data["inputs"].values():
         assert [name.lower() for name in tensor["channel_def"].values()] == config["modalities"]
         assert list(tensor["channel_def"]) == [str(i) for i in range(tensor["num_channels"])]
-    values = {str(label) for labels in config["regions"].values() for label in labels}
+    known = {str(label) for labels in config["regions"].values() for label in labels}
+    values = {str(config["written_labels"].get(label, label)) for label in known}
+    # 3D Slicer takes the first name for the value 1, the second for 2, and so on.
+    assert sorted(values) == [str(i) for i in range(1, len(values) + 1)]
     for place in ("outputs", "post_processed_outputs"):
         names = data[place]["pred"]["channel_def"]
         assert (names["0"], set(names)) == ("background", {"0", *values})

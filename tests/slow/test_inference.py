@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import nibabel as nib
@@ -10,7 +11,10 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+import bundle
 from bundle.networks.universal import UniversalNetwork
+
+CONFIGS = Path(bundle.ROOT) / "configs"
 
 pytestmark = pytest.mark.slow
 
@@ -74,6 +78,7 @@ def segment(workflow, settings, folder: Path, tmp_path: Path, monkeypatch, **mor
         },
         "handlers": [],
         "roi_size": [24, 24, 16],
+        "written_labels": {},
     }
     run = workflow(["inference.json"], "infer", **(settings | more))
     run.run()
@@ -84,6 +89,7 @@ def segment(workflow, settings, folder: Path, tmp_path: Path, monkeypatch, **mor
 GRIDS = {
     "RAS": affine_of("RAS", (1, 1, 1)),
     "LPS": affine_of("LPS", (1, 1, 1)),
+    "sagittal slices": affine_of("PSL", (1, 1, 2)),
     "anisotropic oblique": affine_of("PSL", (0.9, 1.1, 2.5), degrees=17),
 }
 
@@ -118,10 +124,14 @@ def test_resampling_keeps_the_label_in_place(workflow, tiny, tmp_path, monkeypat
     np.testing.assert_allclose(*shift, atol=0.2)
 
 
-def test_labels_can_follow_the_later_convention(workflow, tiny, tmp_path, monkeypatch):
+def test_labels_follow_the_later_convention_unless_told_otherwise(
+    workflow, tiny, tmp_path, monkeypatch
+):
     labels = write_case(tmp_path / "in" / "case", GRIDS["LPS"])
-    settings = tiny | {"spacing": [1.0] * 3, "written_labels": {"4": 3}}
-    files = segment(workflow, settings, tmp_path / "in", tmp_path, monkeypatch)
+    usual = json.loads((CONFIGS / "inference.json").read_text())["written_labels"]
+    settings = tiny | {"spacing": [1.0] * 3}
+    source = tmp_path / "in"
+    files = segment(workflow, settings, source, tmp_path, monkeypatch, written_labels=usual)
     expected = np.where(labels == 4, 3, labels)
     np.testing.assert_array_equal(np.asanyarray(files["case_seg.nii.gz"].dataobj), expected)
 

@@ -10,6 +10,9 @@ import sys
 import zipfile
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
+import onnxruntime
 import pytest
 import torch
 from monai.bundle import ConfigParser
@@ -91,6 +94,29 @@ def test_it_evaluates_where_it_lies_and_segments_from_elsewhere(unpacked, phanto
     config = str(root / "configs" / "inference.json")
     run([*start, config, *places, str(phantom)], tmp_path / "elsewhere", root)
     assert len(list(out.glob("*_seg.nii.gz"))) == 2
+
+
+def test_two_scans_are_enough_and_it_exports(unpacked, phantom, tmp_path):
+    root, case = unpacked / NAME, tmp_path / "p01"
+    case.mkdir()
+    scans = sorted(phantom.parent.rglob("*_t1ce.nii.gz"))[:1]
+    scans += [scans[0].with_name(scans[0].name.replace("_t1ce", "_flair"))]
+    for scan in scans:
+        shutil.copy(scan, case / f"p01_{scan.name.rpartition('_')[2]}")
+    config = str(root / "configs" / "inference.json")
+    command = ["-m", "monai.bundle", "run", "--config_file", config, "--dataset_dir", str(case)]
+    run([*command, "--output_dir", "out"], tmp_path / "elsewhere", root)
+    written, scan = nib.load(tmp_path / "elsewhere/out/p01_seg.nii.gz"), nib.load(scans[0])
+    assert written.shape == scan.shape
+    assert written.get_data_dtype() == np.uint8
+    run(["-m", "bundle", "export", "model.onnx"], tmp_path / "elsewhere", root)
+    exported = onnxruntime.InferenceSession(
+        tmp_path / "elsewhere" / "model.onnx", providers=["CPUExecutionProvider"]
+    )
+    image = np.zeros((1, 4, 32, 32, 32), np.float32)
+    present = np.array([[False, True, False, True]])
+    (logits,) = exported.run(None, {"image": image, "present": present})
+    assert logits.shape == (1, 3, 32, 32, 32)
 
 
 def test_packaged_again_it_is_the_same_zip(unpacked, tmp_path):

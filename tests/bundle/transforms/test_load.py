@@ -222,3 +222,43 @@ def test_a_4d_file_without_usable_affine_is_refused_as_3d_ones_are(write_volume)
     path = write_volume("A.nii.gz", np.random.rand(4, 5, 6, 4).astype(np.float32), flat)
     with pytest.raises(CaseError, match=r"case A: A\.nii\.gz has no usable affine"):
         load(path, "A")
+
+
+def test_a_file_without_a_telling_name_is_what_the_item_says(write_volume, from_dict):
+    path = write_volume("tmp7x.nii.gz", 1, AFFINE)
+    loader = LoadModalitiesd("image", BRATS_MODALITIES)
+    item = loader({"image": path, "modality": "flair"})
+    assert item["present"].tolist() == [False, False, False, True]
+    assert torch.equal(item["image"][3], from_dict["image"][3])
+    for said in (["as the file is named", "t1"], "pet", None):
+        with pytest.raises(CaseError, match=r"case tmp7x: .* tells no modality.*`modality`"):
+            loader({"image": path, "modality": said})
+
+
+def test_a_telling_name_counts_more_than_what_the_item_says(gap_case):
+    loader = LoadModalitiesd("image", BRATS_MODALITIES)
+    item = loader({"image": gap_case["flair"], "modality": "t2"})
+    assert item["present"].tolist() == [True, False, False, True]
+
+
+def test_an_empty_path_is_no_image():
+    with pytest.raises(CaseError, match="no image: the path is empty"):
+        load("")
+
+
+def test_every_form_spells_out_the_same_files(gap_case):
+    loader = LoadModalitiesd("image", BRATS_MODALITIES)
+    files = {name: str(path) for name, path in gap_case.items()}
+    forms = [gap_case["t1"], gap_case["t1"].parent, list(gap_case.values()), gap_case]
+    for source in forms:
+        assert loader.spell_out({"image": source, "label": "x"}) == {
+            "image": files,
+            "label": "x",
+            "case": "A",
+        }
+
+
+def test_a_4d_file_has_nothing_to_spell_out(write_volume):
+    path = write_volume("B.nii.gz", np.ones((2, 3, 4, 4), np.float32))
+    loader = LoadModalitiesd("image", BRATS_MODALITIES)
+    assert loader.spell_out({"image": path}) == {"image": path, "case": "B"}

@@ -113,3 +113,9 @@ def test_values_are_rewritten_all_at_once():
     assert paint({4: 3}) == [[[[0, 1, 2, 3]]]]
     assert paint({"4": "3"}) == [[[[0, 1, 2, 3]]]]
     assert paint({1: 2, 2: 1}) == [[[[0, 2, 1, 4]]]]
+
+
+def test_two_labels_are_never_written_as_one():
+    with pytest.raises(ValueError, match=r"written_labels \{4: 2\} would write different labels"):
+        RegionsToLabelsd("pred", BRATS_REGIONS, {4: 2})
+    RegionsToLabelsd("pred", {"lesion": [2]}, {4: 2})

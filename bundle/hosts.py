@@ -1,0 +1,44 @@
+"""What programs that host the bundle need of it beyond a result: MONAI Label's server."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Hashable
+from typing import Any
+
+# The module that is MONAI Label's server. Its training runs in a process without it.
+SERVER = "monailabel.app"
+UNPROCESSABLE = 422
+# What a client may ask the server to write, and what it gets where the case is no single file.
+RESULT_FORMAT, USUAL_FORMAT = "result_extension", ".nii.gz"
+
+
+def answer(error: Exception) -> Exception:
+    """Return what to raise, so that whoever sent a case reads what is wrong with it.
+
+    The server answers any exception but FastAPI's own with "Internal Server Error"; the text is in
+    its log, where a reader in 3D Slicer or OHIF does not look.
+
+    Args:
+        error: what is wrong with a case.
+
+    Returns:
+        In the server FastAPI's exception with status 422 and the text; else `error` itself.
+    """
+    fastapi = sys.modules.get("fastapi")
+    if SERVER not in sys.modules or fastapi is None:
+        return error
+    return fastapi.HTTPException(status_code=UNPROCESSABLE, detail=str(error))
+
+
+def settle_format(item: dict[Hashable, Any], source: Any) -> None:
+    """Let the server write a NIfTI file for a folder or a list, whose own endings tell none.
+
+    Args:
+        item: the server's request, completed in place; elsewhere it is left alone.
+        source: the case's files, as `bundle.transforms.load.LoadModalitiesd` takes them.
+    """
+    single = isinstance(source, (str, os.PathLike)) and not os.path.isdir(source)
+    if SERVER in sys.modules and not single and not item.get(RESULT_FORMAT):
+        item[RESULT_FORMAT] = USUAL_FORMAT
