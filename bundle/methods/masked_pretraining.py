@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
@@ -83,14 +84,20 @@ class MaskedPretraining(Method):
             ValueError: a modality that no training case has.
         """
         if not bool(self.distribution.bank.counts.any()):
-            for batch in tqdm(engine.data_loader, "collecting statistics", disable=None):
-                # A MetaTensor would carry its bookkeeping into every sum.
-                image = torch.as_tensor(batch["image"]).as_subclass(Tensor)
-                image = image.to(engine.state.device)
-                present = torch.as_tensor(batch["present"]).as_subclass(Tensor).to(image.device)
-                image = keep_only(image, present)
-                self.distribution.update(image, present, brain_mask(image, present))
+            self.collect(engine.data_loader, engine.state.device)
         self.distribution.bank.check_seen()
+
+    def collect(self, batches: Iterable[Mapping[str, Any]], device: torch.device) -> bool:
+        """Add cases to the bank; arguments and result as in `Method.collect`."""
+        if self.distribution is None:
+            return False
+        for batch in tqdm(batches, "collecting statistics", disable=None):
+            # A MetaTensor would carry its bookkeeping into every sum.
+            image = torch.as_tensor(batch["image"]).as_subclass(Tensor).to(device)
+            present = torch.as_tensor(batch["present"]).as_subclass(Tensor).to(device)
+            image = keep_only(image, present)
+            self.distribution.update(image, present, brain_mask(image, present))
+        return True
 
 
 def draw_visible(

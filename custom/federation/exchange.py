@@ -266,8 +266,9 @@ class Exchange:
             On the CPU: parameters in their own type, exactly zero in the blocks of modalities that
             the site lacks; statistics as float64; counters as int64.
         """
+        # NVFlare's wire takes no other layout, such as channels_last.
         return {
-            key: self._moved(self.parts[key], own[key], received[key], cases)
+            key: self._moved(self.parts[key], own[key], received[key], cases).contiguous()
             for key in self.held(cases)
         }
 
