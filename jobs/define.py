@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import fire
+from federation.census import CensusRecipe
 from federation.job import ModalityRecipe, Plan, Privacy
 from federation.stages import Stage, installed_identity
+from nvflare.recipe.spec import Recipe
 
 FOLDER = Path(__file__).resolve().parent
 # Two sites at least: the average of one is that one's own model.
@@ -103,6 +105,10 @@ JOBS: Mapping[str, Callable[[Choices], Plan]] = {
 }
 
 
+# Who has how many of what; it trains nothing.
+CENSUS = "census"
+
+
 def plan_job(name: str, choices: Choices, pin: bool = False, **changes: Any) -> Plan:
     """Plan one of the jobs.
 
@@ -129,10 +135,10 @@ def plan_job(name: str, choices: Choices, pin: bool = False, **changes: Any) -> 
     return plan.with_changes(stages=stages, **settings)
 
 
-def write_job(plan: Plan, output_dir: str | Path) -> Path:
-    """Write a plan's folder; what NVFlare writes gets the newline at its end that files have."""
-    ModalityRecipe(plan).export(str(output_dir))
-    folder = Path(output_dir) / plan.name
+def write_job(recipe: Recipe, name: str, output_dir: str | Path) -> Path:
+    """Write a job's folder; what NVFlare writes gets the newline at its end that files have."""
+    recipe.export(str(output_dir))
+    folder = Path(output_dir) / name
     for path in folder.rglob("*.json"):
         path.write_text(path.read_text(encoding="utf-8").rstrip() + "\n", encoding="utf-8")
     return folder
@@ -156,7 +162,7 @@ def define(
 
     Args:
         output_dir: gets a folder for each job.
-        only: one job alone: fedavg, modality_aware, personalised, private or evaluate.
+        only: one job alone: fedavg, modality_aware, personalised, private, evaluate or census.
         method: universal, modality_dropout, lckd or gmd.
         rounds: of the training.
         pretrain_rounds: of masked pre-training before it, for the universal method; 0 = none.
@@ -176,9 +182,12 @@ def define(
     changes: dict[str, Any] = {"resume": resume, "quorum": {**QUORUM, **quorum}}
     if federation is not None:
         changes["federation"] = federation
-    for name in JOBS if only is None else [only]:
-        write_job(plan_job(name, choices, pin, **changes), output_dir)
+    for name in JOBS if only is None else {only} - {CENSUS}:
+        write_job(ModalityRecipe(plan_job(name, choices, pin, **changes)), name, output_dir)
         print(f"wrote {Path(output_dir) / name}")
+    if only in (None, CENSUS):
+        write_job(CensusRecipe(CENSUS), CENSUS, output_dir)
+        print(f"wrote {Path(output_dir) / CENSUS}")
 
 
 if __name__ == "__main__":

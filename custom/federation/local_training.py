@@ -119,6 +119,17 @@ class LocalTraining:
         state = self.exchange.take(self.method.state_dict(), received, self.cases)
         self.method.load_state_dict(state)
         self.method.follow()
+        self._freeze_what_is_lacking()
+
+    def _freeze_what_is_lacking(self) -> None:
+        """Let training see by the encoders of modalities that the site lacks, and not change them.
+
+        A completed case goes through them too, and would teach them what rebuilt scans look like.
+        """
+        for key, value in self.method.named_parameters():
+            served = self.exchange.parts[key].modality
+            if served is not None and not self.cases[self.modalities[served]]:
+                value.requires_grad_(False)
 
     def collect(self) -> bool:
         """Set the additive statistics to those of this site's cases alone; False = it has none."""
