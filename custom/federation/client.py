@@ -14,7 +14,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,7 @@ class Client:
             # Whatever was half done is built anew for the next task, from the checkpoint.
             self._current = None
             gc.collect()
-            return refusal(self._presentable(cause))
+            return refusal(presentable(cause, self._names()))
 
     def _stage(self, name: str) -> Stage:
         if name not in self.stages:
@@ -165,18 +165,26 @@ class Client:
         training.place(as_state(message.params, "the global model"))
         return FLModel(metrics={"dice": training.score(), "peak_memory_mib": peak_memory_mib()})
 
-    def _presentable(self, error: BaseException) -> str:
-        """Say what went wrong without a patient's name or a path."""
-        text = f"{type(error).__name__}: {error}"
+    def _names(self) -> Collection[str] | None:
+        """List what the site's datalist calls its patients; None = it cannot be read."""
         path = self.site.ids.get("datalist_file")
         try:
-            names = identifiers(json.loads(Path(path).read_text(encoding="utf-8"))) if path else ()
+            return identifiers(json.loads(Path(path).read_text(encoding="utf-8"))) if path else ()
         except (OSError, ValueError, AttributeError):
-            # Nobody knows what must not be told.
-            return f"{type(error).__name__}, of which the site's own log tells more"
-        if find_secrets(text, names):
-            return f"{type(error).__name__}, of which the site's own log tells more"
-        return text
+            return None
+
+
+def presentable(error: BaseException, names: Collection[str] | None) -> str:
+    """Say what went wrong without a patient's name or a path.
+
+    Args:
+        error: what went wrong.
+        names: what must not be told; None = nobody knows, so nothing is.
+    """
+    text = f"{type(error).__name__}: {error}"
+    if names is None or find_secrets(text, names):
+        return f"{type(error).__name__}, of which the site's own log tells more"
+    return text
 
 
 def _run(message: FLModel) -> str:
@@ -219,7 +227,7 @@ def main(arguments: Mapping[str, Any], make: Callable[..., Client] = Client) -> 
                 client = make(find_site(flare.get_site_name()), **given)
             except Exception as error:
                 logger.exception("this site takes no part")
-                flare.send(refusal(f"{type(error).__name__}: {error}"))
+                flare.send(refusal(presentable(error, ())))
                 if once:
                     break
                 continue

@@ -32,7 +32,6 @@ from federation.quorum import Quorum
 from federation.round_log import RoundLog
 from federation.scoring import Sums, read_sums, standing
 from federation.stages import installed_identity
-from federation.tensors import as_state
 
 VALIDATE = "validate"
 BEST_SCORE = "best_score"
@@ -275,19 +274,9 @@ class ModalityFedAvg(FedAvg):
         }
         result.meta |= kept
         result.meta[COUNTED_SITES] = sorted({*model.meta.get(COUNTED_SITES, ()), *counted})
-        self._check_finite(model, result)
         model = self.update_model(model, result)
         self.save_model(model)
         return model
-
-    def _check_finite(self, model: FLModel, result: FLModel) -> None:
-        """Drop an update that would make the global model infinite, though it is finite."""
-        state = as_state(model.params, "the global model")
-        update = as_state(result.params, "the round's update")
-        wrong = [k for k, v in update.items() if not bool((state[k] + v).isfinite().all())]
-        if wrong:
-            self.error(f"round {self.current_round} would make {wrong} infinite: nothing is moved")
-            result.params = {}
 
     def _validate(self, model: FLModel, rounds: int) -> None:
         """Have the sites score the global model, each on its own held-out cases; keep the best."""
