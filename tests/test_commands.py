@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import json
 import re
@@ -19,7 +20,9 @@ CONFIGS = ROOT / "configs"
 # Arguments of `monai.bundle run` itself, which are no ids of a config.
 OF_MONAI = {"config_file", "meta_file", "logging_file", "run_id", "workflow_type"}
 # Of other people's programs, which these tests cannot know.
-FOREIGN = {"source", "cd", "unzip", "export"}
+FOREIGN = {"source", "cd", "unzip", "export", "bash"}
+# NVFlare's own commands, as far as ours use them.
+NVFLARE = {"job", "poc", "provision", "system"}
 
 
 def commands() -> list[tuple[str, str]]:
@@ -64,9 +67,46 @@ def complaint(command: str) -> str | None:
         known = inspect.signature(VERBS[words[3]]).parameters
         unknown = set(options_of(words)) - set(known)
         return f"no option {sorted(unknown)} of {words[3]}" if unknown else None
+    if words[:2] == ["python", "-m"] and words[2].startswith("federation."):
+        return _complaint_about_options(words, _main_of(words[2]))
+    if words[:2] == ["python", "jobs/define.py"]:
+        return _complaint_about_options(words, _main_of("jobs.define"))
+    if words[0] == "nvflare":
+        return _complaint_about_nvflare(words)
     if words[:4] == ["python", "-m", "monai.bundle", "run"]:
         return _complaint_about_run(words)
     return None if words[0] in FOREIGN else f"unknown program {words[0]}"
+
+
+def _main_of(module: str) -> ast.FunctionDef | None:
+    """Find the function that a module hands to python-fire; it is read, not run."""
+    path = ROOT / f"{module.replace('federation.', 'custom/federation/').replace('.', '/')}.py"
+    if not path.is_file():
+        return None
+    text = path.read_text(encoding="utf-8")
+    called = re.search(r"fire\.Fire\((\w+)\)", text)
+    functions = {f.name: f for f in ast.parse(text).body if isinstance(f, ast.FunctionDef)}
+    return functions.get(called.group(1)) if called else None
+
+
+def _complaint_about_options(words: list[str], main: ast.FunctionDef | None) -> str | None:
+    if main is None:
+        return f"no command {words[1:3]}"
+    known = {argument.arg for argument in (*main.args.args, *main.args.kwonlyargs)}
+    # What goes into **kwargs is told in the docstring, under the name of these.
+    others = main.args.kwarg.arg if main.args.kwarg else "\0"
+    told = ast.get_docstring(main).partition(f"{others}:")[2].partition("\n\n")[0]
+    known |= set(re.findall(r"\w+", told))
+    unknown = set(options_of(words)) - known
+    return f"no option {sorted(unknown)} of {main.name}" if unknown else None
+
+
+def _complaint_about_nvflare(words: list[str]) -> str | None:
+    if words[1] not in NVFLARE:
+        return f"nvflare has no command {words[1]}"
+    ours = [word for word in words if word.startswith("jobs/")]
+    missing = [name for name in ours if not (ROOT / name).exists()]
+    return f"no file {missing}" if missing else None
 
 
 def _complaint_about_run(words: list[str]) -> str | None:
@@ -103,6 +143,12 @@ def test_there_are_commands_of_every_kind():
         ("python -m monai.bundle run --config_file configs/nowhere.json", "no file"),
         ("python -m monai.bundle run --config_file configs/train.json --epochs 3", "no id"),
         ("pythn -m bundle phantom", "unknown program"),
+        ("python -m federation.dance", "no command"),
+        ("python -m federation.simulate --rouns 3", "no option"),
+        ("python -m federation.kit site-1 --learning_rate 3", "no option"),
+        ("python jobs/define.py --round 3", "no option"),
+        ("nvflare dance", "nvflare has no command"),
+        ("nvflare job submit -j jobs/nothing", "no file"),
     ],
 )
 def test_what_does_not_exist_is_named(command, word):
