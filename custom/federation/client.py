@@ -211,11 +211,10 @@ def main(arguments: Mapping[str, Any], make: Callable[..., Client] = Client) -> 
     """Answer tasks until the job ends.
 
     Args:
-        arguments: those of `Client` but the site, and `once`: True = one task a process.
+        arguments: those of `Client` but the site.
         make: makes the client; for tests.
     """
     flare.init()
-    once = arguments["once"]
     client: Client | None = None
     while flare.is_running():
         message = flare.receive()
@@ -223,17 +222,12 @@ def main(arguments: Mapping[str, Any], make: Callable[..., Client] = Client) -> 
             break
         if client is None:
             try:
-                given = {key: value for key, value in arguments.items() if key != "once"}
-                client = make(find_site(flare.get_site_name()), **given)
+                client = make(find_site(flare.get_site_name()), **arguments)
             except Exception as error:
                 logger.exception("this site takes no part")
                 flare.send(refusal(presentable(error, ())))
-                if once:
-                    break
                 continue
         flare.send(client.answer(flare.get_task_name(), message))
-        if once:
-            break
 
 
 if __name__ == "__main__":

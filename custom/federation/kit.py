@@ -49,6 +49,10 @@ def prepare(
         store_jobs_in(local, job_store or root / "job_store")
     else:
         keep_logs_home(local)
+    # What a shell has for nothing.
+    settings = {
+        key: None if value in ("null", "$None") else value for key, value in settings.items()
+    }
     for name in _PATHS:
         if settings.get(name):
             settings[name] = str(Path(settings[name]).resolve())

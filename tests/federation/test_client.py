@@ -246,15 +246,14 @@ class Flare:
         return "train"
 
 
-@pytest.mark.parametrize(("once", "answers"), [(True, 1), (False, 3)])
-def test_a_process_answers_one_task_or_all(built, sent, tmp_path, monkeypatch, once, answers):
+def test_a_process_answers_until_the_job_ends(built, sent, tmp_path, monkeypatch):
     (tmp_path / "A.yaml").write_text("state_dir: state\n")
     monkeypatch.setenv(VARIABLE, str(tmp_path / "{site}.yaml"))
     flare = Flare([sent(number, FILLED) for number in range(3)])
     monkeypatch.setattr("federation.client.flare", flare)
-    main({"federation": "fed", "stages": STAGES, "once": once})
-    assert [read_refusal(answer) for answer in flare.answers] == [None] * answers
-    assert built[0].rounds == list(range(answers))
+    main({"federation": "fed", "stages": STAGES})
+    assert [read_refusal(answer) for answer in flare.answers] == [None] * 3
+    assert [training.rounds for training in built] == [[0, 1, 2]]
 
 
 def test_a_site_with_wrong_settings_answers_why_and_stays(sent, tmp_path, monkeypatch):
@@ -262,7 +261,7 @@ def test_a_site_with_wrong_settings_answers_why_and_stays(sent, tmp_path, monkey
     monkeypatch.setenv(VARIABLE, str(tmp_path / "{site}.yaml"))
     flare = Flare([sent(), sent()])
     monkeypatch.setattr("federation.client.flare", flare)
-    main({"federation": "fed", "stages": STAGES, "once": False})
+    main({"federation": "fed", "stages": STAGES})
     assert len(flare.answers) == 2
     assert "ValueError" in read_refusal(flare.answers[0])
     assert str(tmp_path) not in read_refusal(flare.answers[0])

@@ -18,9 +18,13 @@ def make(folder, server=False):
 def test_a_site_gets_its_settings_and_policies(tmp_path, monkeypatch):
     monkeypatch.delenv("PATCHWORK_SITE", raising=False)
     kit = make(tmp_path / "site-1")
-    prepare(str(kit), datalist_file=str(tmp_path / "list.json"), device="cpu")
+    prepare(str(kit), datalist_file=str(tmp_path / "list.json"), device="cpu", cache_dir="null")
     site = find_site("site-1", kit / "job" / "app")
-    assert site.ids == {"datalist_file": str(tmp_path / "list.json"), "device": "cpu"}
+    assert site.ids == {
+        "datalist_file": str(tmp_path / "list.json"),
+        "device": "cpu",
+        "cache_dir": None,
+    }
     assert site.state_dir == kit / "state"
     resources = json.loads((kit / "local" / "resources.json").read_text())
     assert "federation." in resources["class_allow_list"]
