@@ -167,7 +167,10 @@ class LocalTraining:
         engine.run()
 
     def _catch_up(self, epoch: int) -> None:
-        """Bring the learning rate to where the others' is, after rounds that were missed."""
+        """Bring the learning rate to where the others' is, after rounds that were missed.
+
+        And to the right place on the schedule in a new process, whose scheduler stands at 0.
+        """
         scheduler = self._get("lr_scheduler")
         with warnings.catch_warnings():
             # A scheduler minds being stepped before the optimiser; that happened elsewhere.
@@ -187,18 +190,13 @@ class LocalTraining:
         return dice_sums(self._get("validate#key_metric#mean_dice").rows)
 
     def own_state(self) -> dict[str, Any]:
-        """Return what stays at the site: private tensors, optimiser, learning rate."""
+        """Return what stays at the site: private tensors and the optimiser's state."""
         private = {
             key: value
             for key, value in self.method.state_dict().items()
             if self.exchange.parts[key].kind == Kind.PRIVATE
         }
-        optimizer, scheduler = self._get("optimizer"), self._get("lr_scheduler")
-        return {
-            "private": private,
-            "optimizer": optimizer.state_dict(),
-            "lr_scheduler": scheduler.state_dict(),
-        }
+        return {"private": private, "optimizer": self._get("optimizer").state_dict()}
 
     def take_up(self, content: Mapping[str, Any]) -> None:
         """Go on from what `own_state` returned; {} changes nothing."""
@@ -210,8 +208,11 @@ class LocalTraining:
             logger.warning("the site's state is of another method: it starts anew")
             return
         self.method.load_state_dict({**own, **private})
-        self._get("optimizer").load_state_dict(content["optimizer"])
-        self._get("lr_scheduler").load_state_dict(content["lr_scheduler"])
+        optimizer, scheduler = self._get("optimizer"), self._get("lr_scheduler")
+        optimizer.load_state_dict(content["optimizer"])
+        # The schedule is the job's: one that resumes another may have more rounds.
+        for group, rate in zip(optimizer.param_groups, scheduler.base_lrs, strict=True):
+            group["lr"] = rate
 
 
 def read_exchange(workflow: ConfigWorkflow, method: nn.Module) -> Exchange:

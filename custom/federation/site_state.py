@@ -19,7 +19,7 @@ FILE = "site_state.ckpt"
 
 
 class SiteState:
-    """The checkpoint of one site in one stage: private tensors, optimiser, learning rate.
+    """The checkpoint of one site in one stage: private tensors and optimiser.
 
     A trainer that was killed and started again goes on from it, and so does a job that resumes one
     that was lost, which has the same name.

@@ -201,3 +201,20 @@ def test_a_new_process_for_each_task_changes_nothing(stage, share, federate):
         states.append(federation.clients["a"]._current[1].method.state_dict())
     for key, value in states[0].items():
         assert torch.equal(value, states[1][key]), key
+
+
+def test_a_resumed_job_with_more_rounds_goes_on_learning(stage, share, federate):
+    site = share("a", [0, 1])
+    first = federate(stage("train", UNIVERSAL, rounds=1), [site])
+    first.round()
+    # The schedule of one round has come to its end, and the site has kept the optimiser.
+    ended = first.clients["a"]._current[1]._get("optimizer").param_groups[0]["lr"]
+    assert ended == 0
+    resumed = federate(stage("train", UNIVERSAL, rounds=4), [site])
+    resumed.state, resumed.number = first.state, 1
+    before = resumed.round()
+    assert resumed.refusals == {}
+    training = resumed.clients["a"]._current[1]
+    assert len(training._get("optimizer").state) > 0
+    key = "network.decoder.levels.0.upsample.deconv.weight"
+    assert float((resumed.state[key] - before[key]).abs().max()) > 1e-4
