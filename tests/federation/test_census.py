@@ -24,7 +24,7 @@ def census(tmp_path, monkeypatch):
     context = FLContext()
     context.set_prop(ReservedKey.IDENTITY_NAME, "site-1", private=False, sticky=False)
     context.set_prop(FLContextKey.APP_ROOT, str(tmp_path), private=True, sticky=False)
-    made = ModalityCensus(["t1", "t2", "flair"])
+    made = ModalityCensus(["t1", "t2", "flair"], min_count=1)
     made.initialize(context)
     return made
 
@@ -37,7 +37,13 @@ def test_it_counts_cases_by_section_and_modality_without_any_image(census):
     assert census.count("testing", CASES) == 0
 
 
-def test_the_table_has_a_dash_for_what_was_not_told(tmp_path):
+def test_few_people_are_not_told_of(census):
+    census.min_count = 2
+    counts = {name: census.count("training", name) for name in ("t1", "t2", CASES)}
+    assert counts == {"t1": 0, "t2": 2, CASES: 2}
+
+
+def test_the_table_has_a_dash_for_what_a_site_does_not_know(tmp_path):
     content = {
         "t1": {"count": {"b": {"training": 7}, "Global": {"training": 7}}},
         CASES: {"count": {"b": {"training": 9}, "a": {"training": 4}, "Global": {"training": 13}}},

@@ -181,9 +181,9 @@ def test_the_census_counts_without_images(finished):
     assert census_table(path).splitlines() == [
         "site    cases  t1  t1ce  t2  flair",
         "site-1      2   2     2   2      2",
-        "site-2      2   -     2   -      2",
-        "site-3      2   2     -   2      -",
-        "site-4      2   -     -   2      -",
+        "site-2      2   0     2   0      2",
+        "site-3      2   2     0   2      0",
+        "site-4      2   0     0   2      0",
         "Global      8   4     4   6      4",
     ]
     assert CensusRecipe("census").name == "census"
