@@ -231,10 +231,11 @@ class ModalityFedAvg(FedAvg):
     def _has_quorum(self) -> bool:
         with self._lock:
             accepted = self.aggregator.accepted
-            rare = {name: len(sites) for name, sites in self._holders.items()}
-            return self.quorum.reached(
-                [given.cases for given in accepted.values()], self.aggregator.modalities, rare
-            )
+            names = self.aggregator.modalities
+            # Before the first round nobody knows who has what.
+            known = {name: len(self._holders.get(name, ())) for name in names}
+            rare = known if self._holders else {}
+            return self.quorum.reached([given.cases for given in accepted.values()], names, rare)
 
     def _take(self, message: FLModel) -> bool:
         """Take one site's answer to a round."""

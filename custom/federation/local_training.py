@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from bundle.checkpoints import check_writable
 from bundle.data.census import modality_counts
-from bundle.engine import epoch_seed
+from bundle.engine import EpochSeed, epoch_seed
 from federation.exchange import Exchange, ExchangeRules, Kind, declared_statistics
 from federation.scoring import Sums, dice_sums
 from federation.site import Site
@@ -134,7 +134,10 @@ class LocalTraining:
     def collect(self) -> bool:
         """Set the additive statistics to those of this site's cases alone; False = it has none."""
         self._empty_statistics()
-        self._seed(0)
+        self.engine.state.epoch = 0
+        for handler in self._get("train#handlers"):
+            if isinstance(handler, EpochSeed):
+                handler(self.engine)
         return bool(self.method.collect(self.engine.data_loader, self.engine.state.device))
 
     def _empty_statistics(self) -> None:
@@ -144,14 +147,6 @@ class LocalTraining:
             if self.exchange.parts[key].kind == Kind.ADDITIVE
         }
         self.method.load_state_dict({**self.method.state_dict(), **empty})
-
-    def _seed(self, epoch: int) -> None:
-        for handler in self._get("train#handlers"):
-            if hasattr(handler, "seed"):
-                torch.manual_seed(epoch_seed(handler.seed, epoch))
-                transform = getattr(self.engine.data_loader.dataset, "transform", None)
-                if hasattr(transform, "set_random_state"):
-                    transform.set_random_state(seed=epoch_seed(handler.seed, epoch))
 
     def train(self, number: int) -> None:
         """Train round `number`, counted from 0: the stage's epochs from there on.

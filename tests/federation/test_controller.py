@@ -274,3 +274,23 @@ def test_another_bundle_at_a_site_is_refused_with_both_hashes(workflow, contribu
     run.run()
     report = json.loads((run.persistor.folder / "round_0000.json").read_text())
     assert "expected code 2, got x" in report["refused"]["B"]
+
+
+def test_a_modality_that_nobody_has_is_not_waited_for_again(workflow, contribute):
+    def without_flair(site):
+        def answer(task, model):
+            if task != "train":
+                return "contribute"
+            given = contribute(site, {"t1": 2, "t2": 1}, round=model.current_round, identity=BUNDLE)
+            return to_message(given)
+
+        return answer
+
+    def straggles_later(task, model):
+        return None if task == "train" and model.current_round else without_flair("C")(task, model)
+
+    answers = {"A": without_flair("A"), "B": without_flair("B"), "C": straggles_later}
+    run = workflow(answers, min_sites=2, round_timeout=60.0)
+    run.run()
+    assert len(run.saved) == 2
+    assert read_log(run.persistor.folder / ROUNDS)[1]["seconds"] < 5

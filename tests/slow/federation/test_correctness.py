@@ -218,3 +218,25 @@ def test_a_resumed_job_with_more_rounds_goes_on_learning(stage, share, federate)
     assert len(training._get("optimizer").state) > 0
     key = "network.decoder.levels.0.upsample.deconv.weight"
     assert float((resumed.state[key] - before[key]).abs().max()) > 1e-4
+
+
+def test_pretraining_goes_on_where_nobody_owns_a_modality(stage, share, federate, caplog):
+    pretrain = stage("pretrain", PRETRAIN, **PATCHES)
+    sites = [share("a", [0, 1], ["t1", "t2"]), share("b", [2, 3], ["t2", "flair"])]
+    federation = federate(pretrain, sites)
+    federation.round()
+    before = federation.round()
+    assert federation.refusals == {}
+    assert "t1ce" in caplog.text
+    moved = moved_keys(before, federation.state)
+    assert any(".branches.0." in key for key in moved)
+    assert not any(".branches.1." in key for key in moved)
+    # Who has it may come later: its sums are added, and it is trained from then on.
+    late = share("c", [0], ["t1ce", "t2"])
+    federation.clients["c"] = federation.client(late)
+    before = federation.round()
+    assert federation.refusals == {}
+    assert federation.counted == ["a", "b", "c"]
+    counts = federation.state["distribution.bank.counts"].diagonal()
+    assert bool((counts > 0).all())
+    assert any(".branches.1." in key for key in moved_keys(before, federation.state))

@@ -60,6 +60,7 @@ class Deployment:
             "OMP_WAIT_POLICY": "PASSIVE",
         }
         self.environment.pop("PATCHWORK_SITE", None)
+        self.daemons: list[subprocess.Popen] = []
         (folder / "home").mkdir()
 
     def run(self, *words: str, fine: bool = True) -> str:
@@ -90,9 +91,10 @@ class Deployment:
 
     def start(self) -> None:
         for name in ("localhost", *SITES):
-            log = (self.folder / f"{name}.out").open("wb")
-            script = self.kits / name / "startup" / "sub_start.sh"
-            subprocess.Popen(["bash", str(script)], env=self.environment, stdout=log, stderr=log)
+            words = ["bash", str(self.kits / name / "startup" / "sub_start.sh")]
+            with (self.folder / f"{name}.out").open("wb") as log:
+                daemon = subprocess.Popen(words, env=self.environment, stdout=log, stderr=log)
+            self.daemons.append(daemon)
         wait_for(lambda: self.status().count("no_jobs") == len(SITES), 240, "sites to register")
 
     def status(self) -> str:
@@ -134,6 +136,8 @@ class Deployment:
                 except ProcessLookupError:
                     continue
             time.sleep(1)
+        for daemon in self.daemons:
+            daemon.wait(timeout=60)
 
 
 def wait_for(condition, seconds: float, what: str) -> None:
@@ -210,8 +214,9 @@ def test_the_result_comes_home_with_the_job(deployment, finished):
 
 def test_the_job_carried_no_code(deployment, finished):
     job, _ = finished
-    for name in ("localhost", *SITES):
-        (run,) = (deployment.kits / name).glob(job)
+    for site in SITES:
+        (run,) = (deployment.kits / site).glob(job)
+        assert list(run.rglob("config_fed_client.json"))
         assert not list(run.rglob("custom/*"))
 
 
