@@ -8,7 +8,7 @@ RUN := $(BIN)/python -m monai.bundle run --config_file
 # threads, were 17 times slower than with this, and one alone is as fast.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test check label metadata package clean
+.PHONY: demo federation jobs test check label metadata package clean
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -17,6 +17,10 @@ $(VENV)/bin/python:
 $(VENV)/.core: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "Setting up $(VENV): some minutes, about 6 GB (8.5 with MONAI Label)."
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/.fl: $(VENV)/.core Makefile
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[fl]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.core Makefile
@@ -37,6 +41,12 @@ demo: $(VENV)/.core  ## pre-train, train, evaluate on all 15 modality subsets an
 	@echo
 	@echo "Look at demo/heatmap.png, demo/contact_sheet.png and demo/segmentations/."
 
+federation: $(VENV)/.fl  ## four made-up sites with different modalities, in NVFlare's simulator
+	OMP_NUM_THREADS=1 $(BIN)/python -m federation.simulate --output_dir federation_demo
+
+jobs: $(VENV)/.fl  ## write the submit-ready job folders, which a test compares
+	$(BIN)/python jobs/define.py
+
 test: $(VENV)/.dev  ## everything, slow tests included
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -56,5 +66,5 @@ metadata:  ## write the root copy of the metadata, which a test compares
 package: $(VENV)/.core  ## one zip with weights inside (models/model.pt, else the demo's), in runs/
 	$(BIN)/python -m bundle package runs
 
-clean:  ## remove what the demo wrote; the environment stays
-	rm -rf demo
+clean:  ## remove what the demonstrations wrote; the environment stays
+	rm -rf demo federation_demo

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import json
 import re
@@ -19,7 +20,7 @@ CONFIGS = ROOT / "configs"
 # Arguments of `monai.bundle run` itself, which are no ids of a config.
 OF_MONAI = {"config_file", "meta_file", "logging_file", "run_id", "workflow_type"}
 # Of other people's programs, which these tests cannot know.
-FOREIGN = {"source", "cd", "unzip", "export", "curl"}
+FOREIGN = {"source", "cd", "unzip", "export", "curl", "bash"}
 # What a command names if it needs something that its reader has: scans, weights, a server.
 READERS_OWN = re.compile(r"/data/|/path/to|\bdata/|runs/brats|models/model.pt|127\.0\.0\.1:8000")
 # Which test runs the others, or the function behind them: a start of the command -> file::function.
@@ -35,7 +36,7 @@ RUN_BY = {
     "python -m bundle label": f"{SLOW}/monai_label/conftest.py::lay_out",
     "python -m bundle package": f"{SLOW}/test_package.py::test_packaged_again_it_is_the_same_zip",
     "python -m bundle export": f"{SLOW}/test_package.py::test_two_scans_are_enough_and_it_exports",
-    "python -m bundle scan DIR": f"{SLOW}/test_documented_commands.py::test_they_run",
+    "python -m bundle scan": f"{SLOW}/test_documented_commands.py::test_they_run",
     "python -m bundle degrade": f"{SLOW}/test_documented_commands.py::test_they_run",
     "python -m bundle partition": f"{SLOW}/test_documented_commands.py::test_they_run",
     "python -m bundle phantom": "tests/bundle/test_main.py::",
@@ -45,7 +46,20 @@ RUN_BY = {
     "python -m bundle benchmark DIR --grid rebuilding": f"{GRIDS}/test_rebuilding.py::",
     "python -m bundle benchmark": f"{SLOW}/test_benchmark.py::",
     "python -m monai.bundle run": f"{SLOW}/test_documented_commands.py::test_they_run",
+    "make federation": f"{SLOW}/federation/test_simulator.py::finished",
+    "make jobs": "tests/jobs/test_define.py::test_a_folder_is_byte_for_byte_what_the_definition",
+    "python -m federation.simulate": f"{SLOW}/federation/test_simulator.py::finished",
+    "python -m federation.kit": "tests/federation/test_kit.py::test_",
+    "python -m federation.export": "tests/federation/test_export.py::test_",
+    "python jobs/define.py": "tests/jobs/test_define.py::test_the_method_rounds_and_epochs_are",
+    "nvflare job": f"{SLOW}/federation/test_deployment.py::test_the_job_finishes",
+    "nvflare system": f"{SLOW}/federation/test_deployment.py::deployment",
+    "nvflare provision": f"{SLOW}/federation/test_deployment.py::deployment",
 }
+# Said to be run by none: the documentation says so too.
+NOT_RUN = ("nvflare poc",)
+# NVFlare's own commands, as far as ours use them.
+NVFLARE = {"job", "poc", "provision", "system"}
 
 
 def commands() -> list[tuple[str, str]]:
@@ -90,9 +104,46 @@ def complaint(command: str) -> str | None:
         known = inspect.signature(VERBS[words[3]]).parameters
         unknown = set(options_of(words)) - set(known)
         return f"no option {sorted(unknown)} of {words[3]}" if unknown else None
+    if words[:2] == ["python", "-m"] and words[2].startswith("federation."):
+        return _complaint_about_options(words, _main_of(words[2]))
+    if words[:2] == ["python", "jobs/define.py"]:
+        return _complaint_about_options(words, _main_of("jobs.define"))
+    if words[0] == "nvflare":
+        return _complaint_about_nvflare(words)
     if words[:4] == ["python", "-m", "monai.bundle", "run"]:
         return _complaint_about_run(words)
     return None if words[0] in FOREIGN else f"unknown program {words[0]}"
+
+
+def _main_of(module: str) -> ast.FunctionDef | None:
+    """Find the function that a module hands to python-fire; it is read, not run."""
+    path = ROOT / f"{module.replace('federation.', 'custom/federation/').replace('.', '/')}.py"
+    if not path.is_file():
+        return None
+    text = path.read_text(encoding="utf-8")
+    called = re.search(r"fire\.Fire\((\w+)\)", text)
+    functions = {f.name: f for f in ast.parse(text).body if isinstance(f, ast.FunctionDef)}
+    return functions.get(called.group(1)) if called else None
+
+
+def _complaint_about_options(words: list[str], main: ast.FunctionDef | None) -> str | None:
+    if main is None:
+        return f"no command {words[1:3]}"
+    known = {argument.arg for argument in (*main.args.args, *main.args.kwonlyargs)}
+    # What goes into **kwargs is told in the docstring, under the name of these.
+    others = main.args.kwarg.arg if main.args.kwarg else "\0"
+    told = ast.get_docstring(main).partition(f"{others}:")[2].partition("\n\n")[0]
+    known |= set(re.findall(r"\w+", told))
+    unknown = set(options_of(words)) - known
+    return f"no option {sorted(unknown)} of {main.name}" if unknown else None
+
+
+def _complaint_about_nvflare(words: list[str]) -> str | None:
+    if words[1] not in NVFLARE:
+        return f"nvflare has no command {words[1]}"
+    ours = [word for word in words if word.startswith("jobs/")]
+    missing = [name for name in ours if not (ROOT / name).exists()]
+    return f"no file {missing}" if missing else None
 
 
 def _complaint_about_run(words: list[str]) -> str | None:
@@ -117,6 +168,9 @@ def test_a_command_names_only_what_exists(place, command):
 @pytest.mark.parametrize(("place", "command"), commands())
 def test_every_command_is_run_or_needs_what_the_reader_has(place, command):
     if command.split()[0] in FOREIGN or READERS_OWN.search(command):
+        return
+    if command.startswith(NOT_RUN):
+        assert "no test runs these" in (ROOT / place).read_text(encoding="utf-8")
         return
     starts = [start for start in RUN_BY if command.startswith(start)]
     assert starts, f"{place}: {command}: name the test that runs it in RUN_BY"
@@ -146,6 +200,12 @@ def test_there_are_commands_of_every_kind():
         ("python -m monai.bundle run --config_file configs/nowhere.json", "no file"),
         ("python -m monai.bundle run --config_file configs/train.json --epochs 3", "no id"),
         ("pythn -m bundle phantom", "unknown program"),
+        ("python -m federation.dance", "no command"),
+        ("python -m federation.simulate --rouns 3", "no option"),
+        ("python -m federation.kit site-1 --learning_rate 3", "no option"),
+        ("python jobs/define.py --round 3", "no option"),
+        ("nvflare dance", "nvflare has no command"),
+        ("nvflare job submit -j jobs/nothing", "no file"),
     ],
 )
 def test_what_does_not_exist_is_named(command, word):

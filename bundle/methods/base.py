@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
+import torch
 from ignite.engine import Engine
 from torch import Tensor, nn
 
@@ -39,6 +41,24 @@ class Method(nn.Module):
 
     def attach(self, engine: Engine) -> None:
         """Register handlers on the trainer (elections, moving averages); none by default."""
+
+    def collect(self, batches: Iterable[Mapping[str, Any]], device: torch.device) -> bool:
+        """Add training cases to the additive statistics, without a step; none by default.
+
+        Args:
+            batches: as the training's loader gives them, one pass.
+            device: where to compute.
+
+        Returns:
+            True = the method has such statistics, and they have been added to.
+        """
+        return False
+
+    def follow(self) -> None:
+        """Let what exists only in training follow a state that came from elsewhere.
+
+        A federation calls it after it has put the global parameters in place, before each round.
+        """
 
     def forward(self, image: Tensor, present: Tensor | None = None) -> Tensor:
         """Predict with the deployed network: region logits (B, R, D, H, W)."""

@@ -155,6 +155,11 @@ class CoDistillation(Method):
         if not engine.has_event_handler(self._move_teacher, Events.ITERATION_COMPLETED):
             engine.add_event_handler(Events.ITERATION_COMPLETED, self._move_teacher)
 
+    def follow(self) -> None:
+        """Set the teacher to the network: between rounds the sites' average is the better one."""
+        if self.teacher is not None:
+            self.teacher.module.load_state_dict(self.network.state_dict())
+
     def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Take up a former state, whose prompts must be the ones that were installed.
 

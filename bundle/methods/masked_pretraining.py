@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
@@ -32,6 +33,8 @@ class MaskedPretraining(Method):
         masking: share of the scanned patches that the encoder does not see, 0 to below 1.
         patch: voxels along each side of a patch.
         distribution: distribution approximation for the absent modalities; None = none.
+        every_modality: True = refuse to start where the bank has never seen one; False = leave it
+            out, with a warning, as in a federation whose sites together lack it.
 
     Raises:
         ValueError: `masking` or `patch` outside its range.
@@ -45,6 +48,7 @@ class MaskedPretraining(Method):
         masking: float = 0.875,
         patch: int = 8,
         distribution: DistributionApproximation | None = None,
+        every_modality: bool = True,
     ) -> None:
         super().__init__(network)
         if not 0 <= masking < 1:
@@ -57,6 +61,7 @@ class MaskedPretraining(Method):
         self.masking = masking
         self.patch = patch
         self.distribution = distribution
+        self.every_modality = every_modality
 
     def losses(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Compute `rebuilding` and the terms of `distribution`; shapes as in `Method.losses`."""
@@ -81,18 +86,30 @@ class MaskedPretraining(Method):
         """Fill the bank with one pass over the training cases, unless it holds something.
 
         Raises:
-            ValueError: a modality that no training case has.
+            ValueError: a modality that no training case has, unless that is allowed.
         """
         if not bool(self.distribution.bank.counts.any()):
-            cases = _every_case(engine.data_loader)
-            for batch in tqdm(cases, "collecting statistics", disable=None):
-                # A MetaTensor would carry its bookkeeping into every sum.
-                image = torch.as_tensor(batch["image"]).as_subclass(Tensor)
-                image = image.to(engine.state.device)
-                present = torch.as_tensor(batch["present"]).as_subclass(Tensor).to(image.device)
-                image = keep_only(image, present)
-                self.distribution.update(image, present, brain_mask(image, present))
-        self.distribution.bank.check_seen()
+            self.collect(engine.data_loader, engine.state.device)
+        try:
+            self.distribution.bank.check_seen()
+        except ValueError as error:
+            if self.every_modality:
+                raise
+            logger.warning(f"{error} It is left out here.")
+
+    def collect(self, batches: Iterable[Mapping[str, Any]], device: torch.device) -> bool:
+        """Add cases to the bank, each of them once; arguments and result as in `Method.collect`."""
+        if self.distribution is None:
+            return False
+        if isinstance(batches, DataLoader):
+            batches = _every_case(batches)
+        for batch in tqdm(batches, "collecting statistics", disable=None):
+            # A MetaTensor would carry its bookkeeping into every sum.
+            image = torch.as_tensor(batch["image"]).as_subclass(Tensor).to(device)
+            present = torch.as_tensor(batch["present"]).as_subclass(Tensor).to(device)
+            image = keep_only(image, present)
+            self.distribution.update(image, present, brain_mask(image, present))
+        return True
 
 
 def _every_case(loader: DataLoader) -> DataLoader:

@@ -11,9 +11,10 @@ from nvflare.app_common.aggregators.model_aggregator import ModelAggregator
 from nvflare.app_common.app_constant import AppConstants
 
 from federation.aggregation import Commit, Round
+from federation.contribution import Contribution
 from federation.coverage import Coverage
 from federation.exchange import Exchange, ExchangeRules
-from federation.identity import read_identity
+from federation.identity import Identity, read_identity
 from federation.messages import read_message, sender
 from federation.tensors import alike, as_state
 
@@ -56,6 +57,11 @@ class ModalityAggregator(ModelAggregator):
         self._exchange: Exchange | None = None
         self._round: Round | None = None
 
+    def expect(self, identity: Identity) -> None:
+        """Accept contributions of this bundle alone, unless the configuration names another."""
+        if self.identity is None:
+            self._identity = identity
+
     def begin(
         self, model: Mapping[str, Any], number: int, sites: Sequence[str] | None = None
     ) -> None:
@@ -95,6 +101,22 @@ class ModalityAggregator(ModelAggregator):
         else:
             self.warning(f"round {current.number}: refused the contribution of {site}: {reason}")
         return reason is None
+
+    def refuse(self, site: str, reason: str) -> None:
+        """Note why a site has no part in the round."""
+        current = self._current(0)
+        current.refuse(site, reason)
+        self.warning(f"round {current.number}: nothing from {site}: {reason}")
+
+    @property
+    def accepted(self) -> Mapping[str, Contribution]:
+        """What has been taken in the current round, by site."""
+        return {} if self._round is None else dict(self._round.accepted)
+
+    @property
+    def refused(self) -> Mapping[str, str]:
+        """Why something was not taken in the current round, by site."""
+        return {} if self._round is None else dict(self._round.refused)
 
     def aggregate_model(self) -> FLModel:
         """Return the round's update as differences, and end the round; report its coverage.

@@ -55,7 +55,7 @@ class ExchangeRules:
         modalities: the vocabulary, in channel order.
         modality_parameters: patterns of what serves one modality alone, with `{index}` for its
             place or `{name}` for its name: `network\.encoders\.{index}\.`. Only sites that have
-            cases with it send and receive these.
+            cases with it send these.
         modality_axes: {pattern: axis} for tensors that hold all modalities as M equal blocks along
             an axis: {`conv_init\.weight$`: 1} for a first convolution of M channels. They travel
             whole, but what a site lacks weighs nothing in its block.
@@ -202,7 +202,7 @@ class Exchange:
         return axis
 
     def held(self, cases: Mapping[str, int]) -> list[str]:
-        """List the keys that a site sends and receives: all but private ones and what it lacks.
+        """List the keys that a site sends: all but private ones and what serves what it lacks.
 
         Args:
             cases: {modality: how many of the site's training cases have it}.
@@ -225,18 +225,22 @@ class Exchange:
 
         Args:
             own: the site's state.
-            received: the global state, or the part of it that the site holds.
+            received: the global state; of what serves what the site lacks it may hold nothing.
             cases: as in `held`.
 
         Returns:
-            A new state. What the site holds has the received values, in its own types; the rest is
-            the very tensors that it had.
+            A new state. What is shared has the received values, in the site's own types: also what
+            serves modalities that it lacks, which sees what the site rebuilds of them. What is
+            private, or was not received, is the very tensor that it had.
 
         Raises:
-            ValueError: a key that the site holds is missing, of another shape or not finite.
+            ValueError: a key that the site holds is missing, or one is of another shape or not
+                finite.
         """
-        state = dict(own)
-        for key in self.held(cases):
+        state, held = dict(own), set(self.held(cases))
+        for key, part in self.parts.items():
+            if part.kind == Kind.PRIVATE or not (key in held or key in received):
+                continue
             value = received.get(key)
             if value is None or value.shape != own[key].shape:
                 shape = None if value is None else tuple(value.shape)
@@ -266,8 +270,9 @@ class Exchange:
             On the CPU: parameters in their own type, exactly zero in the blocks of modalities that
             the site lacks; statistics as float64; counters as int64.
         """
+        # NVFlare's wire takes no other layout, such as channels_last.
         return {
-            key: self._moved(self.parts[key], own[key], received[key], cases)
+            key: self._moved(self.parts[key], own[key], received[key], cases).contiguous()
             for key in self.held(cases)
         }
 

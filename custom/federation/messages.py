@@ -16,20 +16,54 @@ from federation.tensors import as_tensor
 # Ours, beside NVFlare's own entries.
 ABOUT = "patchwork"
 CLIENT_NAME = "client_name"
+FACTS = "facts"
+_LONGEST_REASON = 2000
+REFUSAL = "refusal"
+# In what the server sends: its bundle, whose additive statistics are in the global ones, and the
+# stage.
+IDENTITY = "identity"
+COUNTED_SITES = "counted_sites"
+STAGE = "stage"
+# One word for a federation from its first round to its last, over all jobs that resume it.
+RUN = "run"
 
 
-def to_message(given: Contribution) -> FLModel:
+def to_message(given: Contribution, facts: Mapping[str, Any] | None = None) -> FLModel:
     """Write what a site sends; its name is NVFlare's affair, and the size the wire's.
 
     The parameters are marked as differences, so that what a site lacks stays in the global model.
+
+    Args:
+        given: the contribution.
+        facts: what else the round's report should tell; plain values.
     """
     about: dict[str, Any] = {"cases": dict(given.cases), "all_cases": given.all_cases}
+    if facts:
+        about[FACTS] = dict(facts)
     if given.identity is not None:
-        about["identity"] = given.identity._asdict()
+        about[IDENTITY] = given.identity._asdict()
     meta = {ABOUT: about}
     if given.round is None:
         return FLModel(ParamsType.DIFF, dict(given.update), meta=meta)
     return FLModel(ParamsType.DIFF, dict(given.update), current_round=given.round, meta=meta)
+
+
+def refusal(reason: str) -> FLModel:
+    """Write that a site contributes nothing this time, and why."""
+    return FLModel(metrics={REFUSAL: reason})
+
+
+def read_refusal(message: FLModel) -> str | None:
+    """Read why a site contributes nothing; None = it does."""
+    reason = (message.metrics or {}).get(REFUSAL)
+    return None if reason is None else str(reason)[:_LONGEST_REASON]
+
+
+def read_facts(message: FLModel) -> dict[str, Any]:
+    """Read what a site tells of its round; {} = nothing."""
+    about = (message.meta or {}).get(ABOUT)
+    facts = about.get(FACTS) if isinstance(about, Mapping) else None
+    return dict(facts) if _named(facts) else {}
 
 
 def sender(message: FLModel) -> str | None:
@@ -57,7 +91,7 @@ def read_message(message: FLModel) -> Contribution:
         raise ValueError(
             f"expected case counts under {ABOUT!r} in the metadata, got {about!r:.200}"
         )
-    identity, size = about.get("identity"), message.meta.get(WIRE_BYTES)
+    identity, size = about.get(IDENTITY), message.meta.get(WIRE_BYTES)
     return Contribution(
         site=site,
         # What is no tensor is left for the check of the whole to name.

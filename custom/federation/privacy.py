@@ -6,15 +6,18 @@ import math
 import re
 import secrets
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 from nvflare.apis.dxo import DXO, DataKind, MetaKey
 from nvflare.apis.dxo_filter import DXOFilter
+from nvflare.apis.fl_constant import FLContextKey
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 from torch import Tensor
 
 from federation.accountant import Accountant
+from federation.site import find_site
 from federation.tensors import alike, as_state
 
 PRIVACY = "privacy"
@@ -60,7 +63,8 @@ class GaussianPrivacy(DXOFilter):
         delta: see `Accountant`.
         refused: patterns of what must not be in a private message, additive statistics above all:
             sums over patients, for which noise of this size is either nothing or ruin.
-        record: see `Accountant`.
+        record: see `Accountant`; a relative path is taken in the folder where the site keeps its
+            state (`federation.site`), so that the account goes on from job to job.
         seed: for tests; None = from the system's entropy, which training's seed does not touch.
 
     Raises:
@@ -85,7 +89,8 @@ class GaussianPrivacy(DXOFilter):
             )
         self.clip_norm, self.noise_multiplier, self.delta = clip_norm, noise_multiplier, delta
         self.refused, self.record, self.seed = refused, record, seed
-        self.accountant = Accountant(delta, record)
+        # Read when first needed: only then is the site known, and what other jobs have spent.
+        self.accountant = Accountant(delta) if record is None else None
         # PyTorch's global one is seeded by the config: everybody could subtract its noise.
         self._generator = torch.Generator()
         self._generator.manual_seed(secrets.randbits(63) if seed is None else seed)
@@ -98,6 +103,8 @@ class GaussianPrivacy(DXOFilter):
         """
         update = as_state(dxo.data, "the update")
         self._check(update)
+        if self.accountant is None:
+            self.accountant = Accountant(self.delta, self._record_path(fl_ctx))
         clipped = clip(update, self.clip_norm)
         self.accountant.spend(self.noise_multiplier)
         deviation = self.noise_multiplier * _SENSITIVITY_PER_NORM * self.clip_norm
@@ -117,6 +124,14 @@ class GaussianPrivacy(DXOFilter):
             "statement": statement,
         }
         return DXO(dxo.data_kind, data=data, meta=meta)
+
+    def _record_path(self, fl_ctx: FLContext | None) -> Path:
+        path = Path(self.record)
+        if path.is_absolute() or fl_ctx is None:
+            return path
+        app_root = fl_ctx.get_prop(FLContextKey.APP_ROOT) or "."
+        site = find_site(fl_ctx.get_identity_name(), app_root)
+        return (site.state_dir or Path(app_root)) / path
 
     def _check(self, update: Mapping[str, Tensor]) -> None:
         for key, value in update.items():

@@ -98,19 +98,27 @@ def test_what_is_sent_holds_no_graph(exchange, state):
     assert not exchange.difference(own, state, EVERY)["network.head.weight"].requires_grad
 
 
-def test_what_is_received_replaces_what_is_held_and_leaves_the_rest_alone(exchange, state):
+def test_what_is_received_replaces_what_is_shared_and_leaves_the_rest_alone(exchange, state):
     received = {key: value + 5 for key, value in state.items()}
     before = {key: value.clone() for key, value in state.items()}
     taken = exchange.take(state, received, {"t1": 4})
     for key in state:
-        if key in exchange.held({"t1": 4}):
+        assert torch.equal(state[key], before[key])
+        if key == "network.norm.weight":
+            assert taken[key] is state[key]
+        else:
             assert torch.equal(taken[key], received[key])
             assert taken[key].dtype == state[key].dtype
-        else:
-            assert taken[key] is state[key]
-            assert torch.equal(state[key], before[key])
+
+
+def test_what_a_site_lacks_may_be_left_out_of_what_it_receives(exchange, state):
+    received = {key: state[key] + 5 for key in exchange.held({"t1": 4})}
+    taken = exchange.take(state, received, {"t1": 4})
     assert taken["network.encoders.1.weight"] is state["network.encoders.1.weight"]
-    assert taken["network.norm.weight"] is state["network.norm.weight"]
+    assert torch.equal(taken["network.encoders.0.weight"], received["network.encoders.0.weight"])
+    received["network.encoders.1.weight"] = torch.full((2,), torch.nan)
+    with pytest.raises(ValueError, match=r"finite numbers under 'network.encoders.1.weight'"):
+        exchange.take(state, received, {"t1": 4})
 
 
 def test_a_damaged_global_model_is_refused(exchange, state):

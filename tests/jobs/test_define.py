@@ -1,0 +1,93 @@
+"""The committed job folders are what the definition writes, and hold no path and no code."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def definition():
+    spec = importlib.util.spec_from_file_location("define_jobs", ROOT / "jobs" / "define.py")
+    module = importlib.util.module_from_spec(spec)
+    # Data classes look their module up.
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def contents(folder):
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*.json")}
+
+
+@pytest.mark.parametrize(
+    "name", ["fedavg", "modality_aware", "personalised", "private", "evaluate", "census"]
+)
+def test_a_folder_is_byte_for_byte_what_the_definition_writes(definition, tmp_path, name):
+    definition.define(str(tmp_path), only=name)
+    written, committed = contents(tmp_path / name), contents(ROOT / "jobs" / name)
+    assert sorted(written) == [
+        "app/config/config_fed_client.json",
+        "app/config/config_fed_server.json",
+        "meta.json",
+    ]
+    assert written == committed, "run `make jobs`"
+    every = [p for p in (ROOT / "jobs" / name).rglob("*") if p.is_file()]
+    assert len(every) == len(committed), "a job carries two configurations and nothing else"
+
+
+def test_there_is_a_folder_for_each_job_and_no_other(definition):
+    folders = {path.parent.name for path in (ROOT / "jobs").glob("*/meta.json")}
+    assert folders == {*definition.JOBS, definition.CENSUS}
+
+
+def test_no_job_holds_a_path_a_command_or_code(definition):
+    for path in (ROOT / "jobs").rglob("*.json"):
+        text = path.read_text(encoding="utf-8")
+        assert str(ROOT) not in text
+        assert "command" not in text
+        assert '"/' not in text
+
+
+def options(definition, **given):
+    return definition.plan_job("modality_aware", definition.Choices(**given))
+
+
+def test_the_method_rounds_and_epochs_are_arguments(definition):
+    pretrain, train = options(definition, rounds=7, pretrain_rounds=3, local_epochs=2).stages
+    assert (pretrain.rounds, train.rounds, train.local_epochs) == (3, 7, 2)
+    (lckd,) = options(definition, method="lckd", settings={"filters": 8}).stages
+    assert lckd.configs == ("train.json", "method_lckd.yaml", "federation_lckd.yaml")
+    assert lckd.settings == {"filters": 8}
+    with pytest.raises(ValueError, match="method: expected one of"):
+        options(definition, method="magic")
+
+
+def test_a_pinned_job_names_the_bundle(definition):
+    plan = definition.plan_job("fedavg", definition.Choices(), pin=True)
+    assert len(plan.stages[0].identity["code"]) == 64
+
+
+def test_a_private_job_would_not_send_sums_over_patients(definition):
+    from federation.job import ModalityRecipe
+
+    plan = definition.plan_job("modality_aware", definition.Choices())
+    private = plan.with_changes(privacy=definition.Privacy(1.0, 1.0))
+    with pytest.raises(ValueError, match=r"sums over patients.*Leave it out of a private job"):
+        ModalityRecipe(private)
+
+
+def test_the_private_job_puts_the_noise_before_the_rounding():
+    path = ROOT / "jobs" / "private" / "app" / "config" / "config_fed_client.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    (chain,) = content["task_result_filters"]
+    assert [f["path"].rpartition(".")[2] for f in chain["filters"]] == [
+        "GaussianPrivacy",
+        "HalfPrecision",
+    ]
