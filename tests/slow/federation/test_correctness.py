@@ -221,7 +221,7 @@ def test_a_resumed_job_with_more_rounds_goes_on_learning(stage, share, federate)
 
 
 def test_pretraining_goes_on_where_nobody_owns_a_modality(stage, share, federate, caplog):
-    pretrain = stage("pretrain", PRETRAIN, **PATCHES)
+    pretrain = stage("pretrain", PRETRAIN, rounds=4, **PATCHES)
     sites = [share("a", [0, 1], ["t1", "t2"]), share("b", [2, 3], ["t2", "flair"])]
     federation = federate(pretrain, sites)
     federation.round()
