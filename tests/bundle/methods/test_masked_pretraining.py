@@ -164,7 +164,7 @@ def test_the_bank_is_filled_once_before_the_first_step():
     for given in (first, second):
         image = given["image"].nan_to_num(0)
         by_hand.update(image, given["present"], brain_mask(image, given["present"]))
-    first["image"] = MetaTensor(first["image"])
+    first["image"], second["image"] = (MetaTensor(given["image"]) for given in (first, second))
     engine = start(pretraining, first, second)
     bank = pretraining.distribution.bank
     for name, value in by_hand.bank.state_dict().items():
