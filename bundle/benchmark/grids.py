@@ -74,6 +74,8 @@ _OTHERS = ("LCKD", "GMD")
 _COSTLY = (GMD_NOT_DECOUPLED, PCGRAD_UNET)
 # The first sets the CPU time, the second gets it from `main_runs`.
 _HAVE_THEIR_TIME = ("universal", "modality_dropout")
+# A step of this method is one of modality_dropout, whose run is there even where its own is not.
+_PLAIN_PACE = ("full_only",)
 _NOTE_ON_FULL_ONLY = (
     "full_only at a missing ratio of 0 is modality_dropout itself and is not run again."
 )
@@ -147,15 +149,25 @@ def specialists(epochs: int, seed: int, phantom: Phantom) -> list[Run]:
     ]
 
 
-def same_time(run: Run, gaps: Gaps) -> Run:
-    """Plan the training of a run once more, with the CPU time of the universal model's."""
+def same_time(run: Run, gaps: Gaps, timed_at: Gaps) -> Run:
+    """Plan the training of a run once more, with the CPU time of the universal model's.
+
+    Args:
+        run: the training.
+        gaps: what its training cases lack.
+        timed_at: the gaps at which the universal model's training tells the time. Its steps cost
+            the same whatever is missing; that run and `run` have to be made on one device.
+    """
+    pace = run.name
+    if run.label in _PLAIN_PACE:
+        pace = run_name("main", "modality_dropout", timed_at, run.seed)
     return named(
         "wall_clock",
         run.label,
         gaps,
         run.seed,
         stages=tuple(replace(stage, epochs=None) for stage in run.stages),
-        same_time=SameTime(run_name("main", "universal", gaps, run.seed), run.name),
+        same_time=SameTime(run_name("main", "universal", timed_at, run.seed), pace),
         needs=run.needs,
         data=run.data,
     )
@@ -196,7 +208,7 @@ def main_runs(
         needs=BRATS_MODALITIES,
         data=phantom,
     )
-    longer = same_time(dropout, gaps)
+    longer = same_time(dropout, gaps, gaps)
     # On complete data the two baselines are the same training.
     return [universal, dropout, *([full_only] if gaps != 0 else []), longer]
 
@@ -310,7 +322,8 @@ def methods(
 
     What it has in common with `universal` are the same runs, which are not made twice in one
     folder. At a ratio of `CENTRE` every method is trained a second time, with the CPU time of the
-    universal model's training instead of its number of steps.
+    universal model's training instead of its number of steps; what time that is, its training at
+    `UNEVEN` tells, so that a GPU may have made what both grids have in common and a CPU the rest.
 
     Args:
         whole: True = every run with every seed, those of equal CPU time at all ratios; False =
@@ -324,19 +337,31 @@ def methods(
     lengths = {"pretrain_epochs": pretrain_epochs, "train_epochs": train_epochs, "phantom": phantom}
     first = seeds[0]
     runs: list[Run] = []
-    # Seed by seed and the centre first, so that a grid that is stopped shows a whole comparison.
+    later: list[Run] = []
+    # Seed by seed, so that a grid that is stopped shows a whole comparison.
     for seed in seeds:
-        for gaps in (CENTRE, 0.0, 0.3, 0.8, UNEVEN):
-            all_of_it = whole or gaps == CENTRE
-            labels = (*_OTHERS, *(_COSTLY if all_of_it or seed == first else ()))
-            cell = [*main_runs(gaps, seed, **lengths)]
-            cell += other_methods(gaps, labels, seed, **lengths)
-            runs += cell
-            if all_of_it:
-                runs += [same_time(run, gaps) for run in cell if run.label not in _HAVE_THEIR_TIME]
+        shared = {
+            gaps: main_runs(gaps, seed, **lengths) for gaps in (CENTRE, 0.0, 0.3, 0.8, UNEVEN)
+        }
+        timed = [run for run in shared[UNEVEN] if run.label in _HAVE_THEIR_TIME]
+        runs += timed
+        for gaps, cell in shared.items():
+            others = other_methods(gaps, _OTHERS, seed, **lengths)
+            costly = other_methods(gaps, _COSTLY, seed, **lengths)
+            if whole or gaps == CENTRE:
+                others += costly
+            elif seed == first:
+                later += costly
+            runs += [run for run in cell if run not in timed] + others
+            if whole or gaps == CENTRE:
+                runs += [
+                    same_time(run, gaps, UNEVEN)
+                    for run in cell + others
+                    if run.label not in _HAVE_THEIR_TIME
+                ]
         if seed == first:
             runs += specialists(pretrain_epochs + train_epochs, first, phantom)
-    runs += variant_runs(first, **lengths)
+    runs += variant_runs(first, **lengths) + later
     return Grid(
         "methods_whole" if whole else "methods",
         "universal",

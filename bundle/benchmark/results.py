@@ -106,6 +106,11 @@ class Result:
         return float(self.case_means.mean())
 
     @property
+    def device(self) -> str:
+        """What it trained on: "cpu" or a GPU's name."""
+        return self.record["device"]
+
+    @property
     def steps(self) -> int:
         """Optimiser steps of all stages."""
         return sum(stage["steps"] for stage in self.record["stages"])

@@ -186,11 +186,20 @@ def epochs_of(run: Run, stage: Stage, before: Mapping[str, Result]) -> int:
         run: whose stage it is.
         stage: the stage.
         before: results of the runs in `run.after`, by name.
+
+    Raises:
+        ValueError: the two runs that tell the time were made on different devices.
     """
     if stage.epochs is not None or run.same_time is None:
         return int(stage.epochs or 1)
-    budget = before[run.same_time.budget_of].cpu_seconds
-    return max(1, round(budget / before[run.same_time.pace_of].epoch_cpu_seconds))
+    budget, pace = before[run.same_time.budget_of], before[run.same_time.pace_of]
+    if budget.device != pace.device:
+        raise ValueError(
+            f"{run.name}: expected {budget.run.name} and {pace.run.name} of one device, whose "
+            f"times can be compared, got {budget.device} and {pace.device}. Remove the record of "
+            "one of them and make it again with the other's --device."
+        )
+    return max(1, round(budget.cpu_seconds / pace.epoch_cpu_seconds))
 
 
 def _evaluate(run: Run, datalist: str, scratch: Path) -> dict[str, float]:
