@@ -25,6 +25,17 @@ def test_an_equal_time_stage_gets_the_epochs_that_fit(plan_run, result_of, budge
     assert epochs_of(run, Stage((), 7), before) == 7
 
 
+def test_times_of_two_devices_are_not_compared(plan_run, result_of):
+    run = plan_run("wall_clock", "theirs", same_time=SameTime("slow", "fast"))
+    stages = [{"epochs": 5, "steps": 1, "cpu_seconds": 6.0}]
+    before = {
+        "slow": result_of(run, stages=stages, device="NVIDIA H200"),
+        "fast": result_of(run, stages=stages),
+    }
+    with pytest.raises(ValueError, match=r"of one device.*got NVIDIA H200 and cpu"):
+        epochs_of(run, Stage((), None), before)
+
+
 def test_seeds_share_the_phantom_but_not_what_is_missing(plan_run, tmp_path):
     paths = [prepare_data(plan_run("main", "ours", 0.5, seed), tmp_path) for seed in (0, 1)]
     lists = [json.loads(Path(path).read_text()) for path in paths]
