@@ -210,9 +210,9 @@ def write(output_dir: str) -> str:
     return table(costs)
 
 
-def read(folder: Path) -> dict[str, Any] | None:
+def read(folder: str | Path) -> dict[str, Any] | None:
     """Read what `write` left in the folder; None = nothing was measured."""
-    path = folder / FILE
+    path = Path(folder) / FILE
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 

@@ -20,15 +20,16 @@ SUBSETS = "subsets.md"
 
 
 def write_report(results: Results, output_dir: str | Path) -> Path:
-    """Write report.md, the tables as CSV files and the pictures into the grid's folder.
+    """Write report.md, the tables as CSV files and the pictures into a folder of the grid's name.
 
-    Dice of every subset and region, which is long, goes into subsets.md.
+    So that grids which share their runs in `output_dir` have a report each. Dice of every subset
+    and region, which is long, goes into subsets.md.
 
     Returns:
         The path of report.md.
     """
-    folder = Path(output_dir)
-    tables = all_tables(results, cost.read(folder))
+    folder = Path(output_dir) / results.grid.name
+    tables = all_tables(results, cost.read(output_dir))
     for name, rows in tables.items():
         write_csv(rows, folder / "tables" / f"{name}.csv")
     ceiling = mean_and_spread(list(specialists_dice(results).values()))[0]
@@ -49,8 +50,8 @@ def write_report(results: Results, output_dir: str | Path) -> Path:
         _ablation(tables.get("ablation", []), results),
         _subsets(tables.get("subsets", [])),
         _costs(tables["costs"]),
-        _ratios(folder),
-        _rebuilding(folder / rebuilding.FILE),
+        _ratios(output_dir),
+        _rebuilding(Path(output_dir) / rebuilding.FILE),
     ]
     write_text_atomically(folder / REPORT, "\n\n".join(filter(None, sections)).rstrip() + "\n")
     return folder / REPORT
@@ -295,7 +296,7 @@ def _costs(rows: Sequence[Row]) -> str:
     )
 
 
-def _ratios(folder: Path) -> str:
+def _ratios(folder: str | Path) -> str:
     costs = cost.read(folder)
     if costs is None:
         return ""

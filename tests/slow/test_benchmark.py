@@ -47,11 +47,11 @@ def test_a_grid_is_run_once_and_reported_twice(tmp_path):
     # On complete data both are the same training, to the last digit, in two processes.
     assert first["dice"] == second["dice"]
     assert list((tmp_path / "scratch").iterdir()) == []
-    report = (tmp_path / "report.md").read_text(encoding="utf-8")
+    report = (tmp_path / "smoke" / "report.md").read_text(encoding="utf-8")
     assert "**3 of 3 runs**" in report
-    assert (tmp_path / "dice.png").stat().st_size < 150_000
+    assert (tmp_path / "smoke" / "dice.png").stat().st_size < 150_000
 
     dates = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()}
     assert "done " not in run_smoke(tmp_path)
     assert dates == {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()}
-    assert (tmp_path / "report.md").read_text(encoding="utf-8") == report
+    assert (tmp_path / "smoke" / "report.md").read_text(encoding="utf-8") == report

@@ -17,7 +17,7 @@ def never(workers):
 def test_a_report_alone_runs_nothing(tmp_path, capsys):
     assert benchmark(str(tmp_path), "smoke", report_only=True, make_executor=never)
     assert "0 of 3 runs are finished" in capsys.readouterr().out
-    assert "**0 of 3 runs**" in (tmp_path / "report.md").read_text()
+    assert "**0 of 3 runs**" in (tmp_path / "smoke" / "report.md").read_text()
 
 
 def test_mistakes_are_named_before_anything_is_written(tmp_path, capsys):
@@ -49,7 +49,7 @@ def test_what_went_wrong_is_the_exit_status_and_the_report_is_there(
     with pytest.raises(SystemExit) as stop:
         main(["benchmark", str(tmp_path), "--grid", "smoke"])
     assert stop.value.code == status
-    assert (tmp_path / "report.md").is_file()
+    assert (tmp_path / "smoke" / "report.md").is_file()
     told = capsys.readouterr().out
     if raised is None:
         assert "failed: modality_dropout-missing_0-seed_0: RuntimeError: no luck" in told

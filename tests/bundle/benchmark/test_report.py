@@ -28,13 +28,13 @@ def test_a_whole_grid_has_every_table_and_picture(grid, record, report, tmp_path
     for part in ("An abacus", "torch 9.9", "2031-02-03", "Seeds: 0, 1.", "A note.", "0.0 hours"):
         assert part in text
     assert "Everything at a glance" not in text
-    regions = (tmp_path / "subsets.md").read_text(encoding="utf-8")
+    regions = (tmp_path / "small" / "subsets.md").read_text(encoding="utf-8")
     assert "## Missing ratio 0.5" in regions
     assert "| WT, given | ours | theirs |" in regions
     for name in ("dice.png", "ablation.png"):
         assert f"]({name})" in text
-        assert (tmp_path / name).is_file()
-    tables = {path.stem for path in (tmp_path / "tables").iterdir()}
+        assert (tmp_path / "small" / name).is_file()
+    tables = {path.stem for path in (tmp_path / "small" / "tables").iterdir()}
     assert tables == {
         *("runs", "methods", "differences", "gains", "gaps", "ablation", "subsets", "costs"),
     }
@@ -51,8 +51,8 @@ def test_a_grid_with_a_centre_starts_with_everything_at_a_glance(grid, record, t
     assert f"| ours | 70.0 {spread} | 70.0 | 70.0 | 70.0 (t1) | 70.0 {spread}{unknown} |" in text
     assert f"| theirs | 60.0 {spread} | 60.0 | 60.0 | 60.0 (t1) | 60.0 {spread}{unknown} |" in text
     assert "**The costs have not been measured in this folder yet.**" in text
-    assert (tmp_path / "overview.png").is_file()
-    assert (tmp_path / "tables" / "overview.csv").is_file()
+    assert (tmp_path / "small" / "overview.png").is_file()
+    assert (tmp_path / "small" / "tables" / "overview.csv").is_file()
 
 
 def test_half_a_grid_says_how_much_is_there_and_shows_dashes(grid, record, report):
