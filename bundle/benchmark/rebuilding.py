@@ -94,27 +94,33 @@ def quality(rebuilt: Tensor, image: Tensor, brain: Tensor) -> tuple[float, float
 
 @torch.inference_mode()
 def score_network(
-    network: torch.nn.Module, cases: Sequence[Mapping[str, Tensor]], modality: str, inferer: Any
+    network: torch.nn.Module,
+    cases: Sequence[Mapping[str, Tensor]],
+    modality: str,
+    inferer: Any,
+    given: Sequence[str] | None = None,
 ) -> dict[str, list[float]]:
-    """Rebuild a withheld modality of complete cases from all others.
+    """Rebuild a withheld modality of complete cases.
 
     Args:
         network: a `bundle.networks.masked_autoencoder.MaskedAutoencoder`.
         cases: each with `image` (M, D, H, W) z-scores, exactly 0 outside the brain.
         modality: what is withheld and rebuilt.
         inferer: called as `inferer(image, network, present=...)`.
+        given: what it is rebuilt from; None = all others.
 
     Returns:
         `psnr` in dB and `ssim`, one number a case; `constant_psnr` and `constant_ssim` of the
         answer that knows nothing, the mean everywhere.
     """
     target = BRATS_MODALITIES.index(modality)
-    given = presence(set(BRATS_MODALITIES) - {modality}, BRATS_MODALITIES)[None]
+    source = set(BRATS_MODALITIES) - {modality} if given is None else set(given)
+    present = presence(source, BRATS_MODALITIES)[None]
     names = ("psnr", "ssim", "constant_psnr", "constant_ssim")
     scores: dict[str, list[float]] = {name: [] for name in names}
     for case in cases:
         image = torch.as_tensor(case["image"]).as_subclass(Tensor)
-        rebuilt = inferer(image[None], network.eval(), present=given)[0, target]
+        rebuilt = inferer(image[None], network.eval(), present=present)[0, target]
         brain = (image != 0).any(0)
         found = quality(rebuilt, image[target], brain)
         constant = quality(torch.zeros_like(rebuilt), image[target], brain)

@@ -93,7 +93,7 @@ def execute(
     log = Path(output_dir) / "logs" / f"{run.name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with _output_into(log):
+        with output_into(log):
             made = _make(_on(device, run), datalists[run.name], scratch, before)
     except Exception as error:
         raise _root(error)  # noqa: B904 - the chain is what it is the root of
@@ -123,7 +123,7 @@ def _root(error: BaseException) -> BaseException:
 
 
 @contextmanager
-def _output_into(path: Path) -> Iterator[None]:
+def output_into(path: Path) -> Iterator[None]:
     """Send the process's output to a file.
 
     Below Python, because MONAI's loggers keep the stream that they found first.

@@ -61,10 +61,19 @@ def demo_plan(
 
 
 def prepare_sites(
-    folder: Path, plan: str, cases: Mapping[str, int], size: int, seed: int
+    folder: Path,
+    plan: str,
+    cases: Mapping[str, int],
+    size: int,
+    seed: int,
+    phantom_seed: int | None = None,
 ) -> list[str]:
-    """Write the phantom, share it out, and write each site's own settings; return the sites."""
-    datalist = ensure_phantom(str(folder / "phantom"), sections=cases, size=size, seed=seed)
+    """Write the phantom, share it out, and write each site's own settings; return the sites.
+
+    `seed` says who gets which case, and, where `phantom_seed` is None, what cases there are.
+    """
+    made = seed if phantom_seed is None else phantom_seed
+    datalist = ensure_phantom(str(folder / "phantom"), sections=cases, size=size, seed=made)
     sites_dir = folder / "sites"
     partition(datalist, sites_dir, plan=plan, seed=seed)
     names = list(parse_plan(plan, BRATS_MODALITIES))

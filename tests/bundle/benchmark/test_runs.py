@@ -10,7 +10,7 @@ import pytest
 from bundle.benchmark import runs
 from bundle.benchmark.plan import SameTime, Stage
 from bundle.benchmark.results import record_path
-from bundle.benchmark.runs import _on, _output_into, epochs_of, execute, prepare_data
+from bundle.benchmark.runs import _on, epochs_of, execute, output_into, prepare_data
 
 
 @pytest.mark.parametrize(("budget", "epochs"), [(20.0, 10), (21.1, 11), (0.3, 1)])
@@ -88,7 +88,7 @@ def test_an_error_is_told_as_what_went_wrong_at_first(plan_run, tmp_path, monkey
 
 
 def test_output_from_below_python_goes_into_the_log(tmp_path, capfd):
-    with _output_into(tmp_path / "log"):
+    with output_into(tmp_path / "log"):
         os.write(1, b"output\n")
         os.write(2, b"errors\n")
     assert (tmp_path / "log").read_text() == "output\nerrors\n"
