@@ -156,6 +156,7 @@ def define(
     federation: str | None = None,
     resume: bool = False,
     pin: bool = False,
+    norm_bound: float | None = None,
     **quorum: Any,
 ) -> None:
     """Write job folders, which `nvflare job submit -j FOLDER` takes.
@@ -172,6 +173,8 @@ def define(
         federation: under which name server and sites keep their state; default the job's.
         resume: go on where a lost job of this federation was.
         pin: write the hash of this bundle into the job; others are refused.
+        norm_bound: refuse an update whose L2 norm is larger; the norms of ordinary rounds are in
+            the round reports.
         quorum: min_sites, min_holders, round_timeout and grace in seconds, attempts.
     """
     unknown = sorted(set(quorum) - set(QUORUM))
@@ -179,7 +182,11 @@ def define(
         raise ValueError(f"expected {list(QUORUM)}, got {unknown}")
     names = [overlays] if isinstance(overlays, str) else list(overlays)
     choices = Choices(method, rounds, pretrain_rounds, local_epochs, names, settings or {})
-    changes: dict[str, Any] = {"resume": resume, "quorum": {**QUORUM, **quorum}}
+    changes: dict[str, Any] = {
+        "resume": resume,
+        "norm_bound": norm_bound,
+        "quorum": {**QUORUM, **quorum},
+    }
     if federation is not None:
         changes["federation"] = federation
     for name in JOBS if only is None else {only} - {CENSUS}:

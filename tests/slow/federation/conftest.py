@@ -1,9 +1,19 @@
-"""A federation in one process: the real configs, clients, filters, aggregator and wire format."""
+"""Federations: in one process with the real parts and wire format, and with certificates."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Callable, Mapping, Sequence
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +22,11 @@ import torch
 from federation.aggregator import ModalityAggregator
 from federation.client import Client
 from federation.job import read_rules, statistics_of
+from federation.kit import prepare
 from federation.messages import COUNTED_SITES, RUN, STAGE, read_facts, read_refusal
 from federation.persistor import BundlePersistor
 from federation.precision import FullPrecision, HalfPrecision
+from federation.simulate import prepare_sites
 from federation.site import Site
 from federation.stages import Stage
 from nvflare.apis.fl_constant import FLContextKey
@@ -25,6 +37,7 @@ from nvflare.app_common.utils.fl_model_utils import FLModelUtils
 from nvflare.app_opt.pt.decomposers import TensorDecomposer
 from nvflare.fuel.utils import fobs
 
+import bundle
 from bundle.data.datalist import SECTIONS, load_datalist, write_datalist
 from bundle.modalities import BRATS_MODALITIES
 
@@ -139,3 +152,179 @@ def federate(tmp_path: Path) -> Callable[..., Federation]:
         return Federation(stage, sites, tmp_path / "server", half)
 
     return make
+
+
+ROOT = Path(bundle.ROOT)
+SERVER, ADMIN, MEMBER = "localhost", "admin@coordination.org", "member@hospital-2.org"
+DEPLOYED = {"training": 4, "validation": 2, "testing": 1}
+DEPLOYED_SMALL = "{filters: 4, blocks_down: [1,1,1], deep_supervision: 2, epoch_samples: 16}"
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for own in sockets:
+        own.bind(("127.0.0.1", 0))
+    ports = [own.getsockname()[1] for own in sockets]
+    for own in sockets:
+        own.close()
+    return ports
+
+
+class Deployment:
+    """A server and sites with certificates, as daemons of their own, in a home of their own.
+
+    Args:
+        folder: gets all of it.
+        sites: name -> modalities, such as "t1+t2"; names of jobs/project.yml.
+        cases: of the made-up data's sections.
+        path: a folder that comes first on every participant's Python path.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        sites: Mapping[str, str],
+        cases: Mapping[str, int] = DEPLOYED,
+        path: Path | None = None,
+    ) -> None:
+        self.folder, self.sites, self.cases = folder, dict(sites), cases
+        self.kits = folder / "deployment" / "patchwork" / "prod_00"
+        places = [*([path] if path else []), ROOT, ROOT / "custom"]
+        self.environment = {
+            **os.environ,
+            # NVFlare keeps settings in the home folder, and starts `python3`.
+            "HOME": str(folder / "home"),
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": os.pathsep.join(map(str, places)),
+            "OMP_NUM_THREADS": "1",
+            "OMP_WAIT_POLICY": "PASSIVE",
+        }
+        self.environment.pop("PATCHWORK_SITE", None)
+        self.daemons: list[subprocess.Popen] = []
+        (folder / "home").mkdir()
+
+    def run(self, *words: str, fine: bool = True) -> str:
+        done = subprocess.run(
+            words, env=self.environment, capture_output=True, text=True, timeout=600, cwd=ROOT
+        )
+        assert not fine or done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def nvflare(self, *words: str, who: str = ADMIN, fine: bool = True) -> str:
+        return self.run("nvflare", *words, "--startup-kit", str(self.kits / who), fine=fine)
+
+    def provision(self) -> None:
+        text = (ROOT / "jobs" / "project.yml").read_text(encoding="utf-8")
+        for old, new in zip(("8102", "8103"), free_ports(2), strict=True):
+            text = text.replace(old, str(new))
+        project = self.folder / "project.yml"
+        project.write_text(text, encoding="utf-8")
+        self.run("nvflare", "provision", "-p", str(project), "-w", str(self.folder / "deployment"))
+
+    def prepare(self) -> None:
+        plan = ";".join(f"{name}:{modalities}" for name, modalities in self.sites.items())
+        prepare_sites(self.folder, plan, self.cases, 32, 0)
+        prepare(str(self.kits / SERVER))
+        for site in self.sites:
+            datalist = str(self.folder / "sites" / f"{site}.json")
+            prepare(str(self.kits / site), datalist_file=datalist, cache_dir="null")
+
+    def start(self, *names: str, **variables: str) -> None:
+        """Start participants, with these variables in their environment."""
+        for name in names:
+            words = ["bash", str(self.kits / name / "startup" / "sub_start.sh")]
+            with (self.folder / f"{name}.out").open("ab") as log:
+                environment = {**self.environment, **variables}
+                daemon = subprocess.Popen(words, env=environment, stdout=log, stderr=log)
+            self.daemons.append(daemon)
+
+    def wait_for_sites(self, count: int) -> None:
+        """Wait until so many sites are registered and do nothing."""
+        self.wait_for(lambda: self.status().count("no_jobs") == count, 240, "sites to register")
+
+    def status(self) -> str:
+        return self.nvflare("system", "status", fine=False)
+
+    def write_job(self, federation: str, *options: str, name: str = "modality_aware") -> Path:
+        """Write a small job with the documented command; return its folder."""
+        target = Path(tempfile.mkdtemp(dir=self.folder))
+        words = ["--output_dir", str(target), "--only", name, "--federation", federation]
+        small = ["--overlays", "benchmark.yaml", "--settings", DEPLOYED_SMALL]
+        small += ["--pretrain_rounds", "0", "--min_sites", "2", "--round_timeout", "600.0"]
+        self.run("python", "jobs/define.py", *words, *small, "--grace", "300.0", *options)
+        return target / name
+
+    def submit(self, folder: Path, who: str = ADMIN, fine: bool = True) -> str:
+        told = self.nvflare("job", "submit", "-j", str(folder), who=who, fine=fine)
+        found = re.search(r"job_id: (\S+)", told)
+        return found.group(1) if found else told
+
+    def job_status(self, job: str) -> str:
+        lines = self.nvflare("job", "list", fine=False).splitlines()
+        return next((line for line in lines if job in line), "")
+
+    def wait_for_job(self, job: str) -> None:
+        self.wait_for(lambda: "FINISHED" in self.job_status(job), 600, "the job to finish")
+
+    def state(self, federation: str) -> Path:
+        """Where the server keeps a federation's stages."""
+        return self.kits / SERVER / "state" / federation
+
+    def processes(self, *words: str) -> list[int]:
+        """List the processes that name this deployment's own folder and these words."""
+        found = []
+        for path in Path("/proc").glob("[0-9]*"):
+            try:
+                command = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                place = os.readlink(path / "cwd")
+            except OSError:
+                continue
+            mine = str(self.kits) in command or place.startswith(str(self.kits))
+            if mine and all(word in f"{command} {place}" for word in words):
+                found.append(int(path.name))
+        return found
+
+    def kill(self, *words: str) -> int:
+        """Kill these processes, and what they start meanwhile; return how many there were."""
+        killed: set[int] = set()
+        deadline = time.monotonic() + 60
+        while found := self.processes(*words):
+            assert time.monotonic() < deadline, f"processes {found} of {words} do not end"
+            for process in found:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+            killed |= set(found)
+            for daemon in self.daemons:
+                daemon.poll()
+            time.sleep(0.5)
+        return len(killed)
+
+    def stop(self) -> None:
+        self.kill()
+        for daemon in self.daemons:
+            daemon.wait(timeout=60)
+
+    @staticmethod
+    def wait_for(condition: Callable[[], bool], seconds: float, what: str) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
+            time.sleep(1)
+
+
+@pytest.fixture(scope="module")
+def deploy(tmp_path_factory) -> Iterator[Callable[..., Deployment]]:
+    """Give deploy(sites, **others): a prepared deployment; what it starts ends with the module."""
+    if shutil.which("nvflare", path=str(Path(sys.executable).parent)) is None:
+        pytest.skip("the command nvflare is not in this environment")
+    made: list[Deployment] = []
+
+    def make(sites: Mapping[str, str], **others: Any) -> Deployment:
+        made.append(Deployment(tmp_path_factory.mktemp("deployed"), sites, **others))
+        made[-1].provision()
+        made[-1].prepare()
+        return made[-1]
+
+    yield make
+    for deployment in made:
+        deployment.stop()

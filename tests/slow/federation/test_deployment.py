@@ -5,22 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
-import socket
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from federation.kit import prepare
 from federation.round_log import ROUNDS, VALIDATIONS, read_log
 from federation.secrecy import identifiers
-from federation.simulate import prepare_sites
 
 import bundle
 from bundle.data.datalist import load_datalist
@@ -30,154 +21,27 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 ROOT = Path(bundle.ROOT)
 SITES = {"site-1": "t1+t1ce+t2+flair", "site-2": "t2"}
-SETTINGS = "{filters: 4, blocks_down: [1,1,1], deep_supervision: 2, epoch_samples: 16}"
-CASES = {"training": 4, "validation": 2, "testing": 1}
-ADMIN, MEMBER = "admin@coordination.org", "member@hospital-2.org"
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for own in sockets:
-        own.bind(("127.0.0.1", 0))
-    ports = [own.getsockname()[1] for own in sockets]
-    for own in sockets:
-        own.close()
-    return ports
-
-
-class Deployment:
-    """A server and two sites with certificates, as daemons of their own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.kits = folder, folder / "deployment" / "patchwork" / "prod_00"
-        self.environment = {
-            **os.environ,
-            # NVFlare keeps settings in the home folder, and starts `python3`.
-            "HOME": str(folder / "home"),
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "custom")]),
-            "OMP_NUM_THREADS": "1",
-            "OMP_WAIT_POLICY": "PASSIVE",
-        }
-        self.environment.pop("PATCHWORK_SITE", None)
-        self.daemons: list[subprocess.Popen] = []
-        (folder / "home").mkdir()
-
-    def run(self, *words: str, fine: bool = True) -> str:
-        done = subprocess.run(
-            words, env=self.environment, capture_output=True, text=True, timeout=600, cwd=ROOT
-        )
-        assert not fine or done.returncode == 0, done.stdout + done.stderr
-        return done.stdout + done.stderr
-
-    def nvflare(self, *words: str, who: str = ADMIN, fine: bool = True) -> str:
-        return self.run("nvflare", *words, "--startup-kit", str(self.kits / who), fine=fine)
-
-    def provision(self) -> None:
-        text = (ROOT / "jobs" / "project.yml").read_text(encoding="utf-8")
-        for old, new in zip(("8102", "8103"), free_ports(2), strict=True):
-            text = text.replace(old, str(new))
-        project = self.folder / "project.yml"
-        project.write_text(text, encoding="utf-8")
-        self.run("nvflare", "provision", "-p", str(project), "-w", str(self.folder / "deployment"))
-
-    def prepare(self) -> None:
-        plan = ";".join(f"{name}:{modalities}" for name, modalities in SITES.items())
-        prepare_sites(self.folder, plan, CASES, 32, 0)
-        prepare(str(self.kits / "localhost"))
-        for site in SITES:
-            datalist = str(self.folder / "sites" / f"{site}.json")
-            prepare(str(self.kits / site), datalist_file=datalist, cache_dir="null")
-
-    def start(self) -> None:
-        for name in ("localhost", *SITES):
-            words = ["bash", str(self.kits / name / "startup" / "sub_start.sh")]
-            with (self.folder / f"{name}.out").open("wb") as log:
-                daemon = subprocess.Popen(words, env=self.environment, stdout=log, stderr=log)
-            self.daemons.append(daemon)
-        wait_for(lambda: self.status().count("no_jobs") == len(SITES), 240, "sites to register")
-
-    def status(self) -> str:
-        return self.nvflare("system", "status", fine=False)
-
-    def submit(self, folder: Path, who: str = ADMIN, fine: bool = True) -> str:
-        told = self.nvflare("job", "submit", "-j", str(folder), who=who, fine=fine)
-        found = re.search(r"job_id: (\S+)", told)
-        return found.group(1) if found else told
-
-    def job_status(self, job: str) -> str:
-        lines = self.nvflare("job", "list", fine=False).splitlines()
-        return next((line for line in lines if job in line), "")
-
-    def state(self, federation: str) -> Path:
-        return self.kits / "localhost" / "state" / federation
-
-    def processes(self, *words: str) -> list[int]:
-        """List the processes that name this deployment's own folder and these words."""
-        found = []
-        for path in Path("/proc").glob("[0-9]*"):
-            try:
-                command = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-                place = os.readlink(path / "cwd")
-            except OSError:
-                continue
-            mine = str(self.kits) in command or place.startswith(str(self.kits))
-            if mine and all(word in f"{command} {place}" for word in words):
-                found.append(int(path.name))
-        return found
-
-    def stop(self) -> None:
-        for name in ("localhost", *SITES):
-            (self.kits / name / "shutdown.fl").touch()
-        for _ in range(3):
-            for process in self.processes():
-                try:
-                    os.kill(process, signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
-            time.sleep(1)
-        for daemon in self.daemons:
-            daemon.wait(timeout=60)
-
-
-def wait_for(condition, seconds: float, what: str) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
-        time.sleep(2)
+MEMBER = "member@hospital-2.org"
 
 
 @pytest.fixture(scope="module")
-def deployment(tmp_path_factory) -> Iterator[Deployment]:
-    if shutil.which("nvflare", path=str(Path(sys.executable).parent)) is None:
-        pytest.skip("the command nvflare is not in this environment")
-    made = Deployment(tmp_path_factory.mktemp("deployed"))
-    made.provision()
-    made.prepare()
-    made.start()
-    yield made
-    made.stop()
-
-
-def write_job(deployment: Deployment, federation: str, *options: str) -> Path:
-    target = Path(tempfile.mkdtemp(dir=deployment.folder))
-    words = ["--output_dir", str(target), "--only", "modality_aware", "--federation", federation]
-    small = ["--overlays", "benchmark.yaml", "--settings", SETTINGS, "--pretrain_rounds", "0"]
-    waits = ["--min_sites", "2", "--round_timeout", "600.0", "--grace", "300.0"]
-    deployment.run("python", "jobs/define.py", *words, *small, *waits, *options)
-    return target / "modality_aware"
+def deployment(deploy):
+    made = deploy(SITES)
+    made.start("localhost", *SITES)
+    made.wait_for_sites(len(SITES))
+    return made
 
 
 @pytest.fixture(scope="module")
 def finished(deployment) -> tuple[str, Path]:
     """A job that has finished although a trainer was killed in it: its id, the server's folder."""
-    job = deployment.submit(write_job(deployment, "first", "--rounds", "4"))
+    job = deployment.submit(deployment.write_job("first", "--rounds", "4"))
     folder = deployment.state("first") / "train"
-    wait_for(lambda: len(read_log(folder / ROUNDS)) >= 1, 300, "the first round")
+    deployment.wait_for(lambda: len(read_log(folder / ROUNDS)) >= 1, 300, "the first round")
     trainers = deployment.processes("federation.client", "site-1")
     assert len(trainers) == 1
     os.kill(trainers[0], signal.SIGKILL)
-    wait_for(lambda: "FINISHED" in deployment.job_status(job), 600, "the job to finish")
+    deployment.wait_for_job(job)
     return job, folder
 
 
@@ -239,9 +103,9 @@ def test_no_patient_and_no_sites_path_is_at_the_server(deployment, finished):
 def test_a_lost_federation_goes_on_with_the_next_round(deployment, finished):
     _, folder = finished
     word = torch.load(folder / "FL_global_model.pt", weights_only=True)["meta_props"]["run"]
-    again = write_job(deployment, "first", "--rounds", "5", "--resume")
+    again = deployment.write_job("first", "--rounds", "5", "--resume")
     job = deployment.submit(again)
-    wait_for(lambda: "FINISHED" in deployment.job_status(job), 600, "the job to finish")
+    deployment.wait_for_job(job)
     assert [entry["round"] for entry in read_log(folder / ROUNDS)] == [0, 1, 2, 3, 4]
     after = torch.load(folder / "FL_global_model.pt", weights_only=True)["meta_props"]
     assert (after["run"], after["current_round"]) == (word, 4)
@@ -253,13 +117,13 @@ def test_who_may_not_submit_is_refused(deployment):
 
 
 def test_a_job_that_brings_code_does_not_run(deployment):
-    folder = write_job(deployment, "code", "--rounds", "1")
+    folder = deployment.write_job("code", "--rounds", "1")
     custom = folder / "app" / "custom"
     custom.mkdir()
     (custom / "federation.py").write_text("raise SystemExit('ran')\n")
     told = deployment.submit(folder, fine=False)
     if re.fullmatch(r"[0-9a-f-]{36}", told):
-        wait_for(lambda: "FINISHED" in deployment.job_status(told), 300, "the job to be refused")
+        deployment.wait_for_job(told)
         status = deployment.job_status(told)
         assert "COMPLETED" not in status, status
     else:
