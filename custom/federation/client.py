@@ -88,13 +88,36 @@ class Client:
         if self._current is None or self._current[0] != stage.task:
             self._current = None
             gc.collect()
+            self._check_there_are_cases(self._listed())
             folder = self._folder(stage)
             training, state = LocalTraining(stage, self.site, folder), SiteState(folder)
-            if not training.all_cases:
-                raise ValueError("expected training cases in the site's datalist, got none")
+            # What is listed may have been left out as bad.
+            self._check_there_are_cases(training.all_cases)
             training.take_up(state.load(_run(message)))
             self._current = stage.task, training, state
         return self._current[1]
+
+    def _listed(self) -> int | None:
+        """Count the training cases of the datalist; None = it cannot be read here.
+
+        Before the configs read it, whose own complaint about an empty list names a file, and is
+        therefore not told to the server.
+        """
+        content = self._datalist()
+        return len(content.get("training") or ()) if isinstance(content, Mapping) else None
+
+    @staticmethod
+    def _check_there_are_cases(count: int | None) -> None:
+        if count == 0:
+            raise ValueError("expected training cases in the site's datalist, got none")
+
+    def _datalist(self) -> Any:
+        """Read the site's datalist as it is; None = there is none, or it cannot be read."""
+        path = self.site.ids.get("datalist_file")
+        try:
+            return json.loads(Path(path).read_text(encoding="utf-8")) if path else None
+        except (OSError, ValueError):
+            return None
 
     def _folder(self, stage: Stage) -> Path:
         root = self.site.state_dir or Path.cwd() / "patchwork"
@@ -167,10 +190,12 @@ class Client:
 
     def _names(self) -> Collection[str] | None:
         """List what the site's datalist calls its patients; None = it cannot be read."""
-        path = self.site.ids.get("datalist_file")
+        if not self.site.ids.get("datalist_file"):
+            return ()
+        content = self._datalist()
         try:
-            return identifiers(json.loads(Path(path).read_text(encoding="utf-8"))) if path else ()
-        except (OSError, ValueError, AttributeError):
+            return None if content is None else identifiers(content)
+        except (ValueError, AttributeError):
             return None
 
 

@@ -220,13 +220,18 @@ def execute(name: str, seed: int, output_dir: str, work_dir: str, size: Size) ->
     with output_into(log):
         found = measure(name, seed, folder, size)
     record = {"arm": name, "seed": seed, "size": _size(size), **circumstances(), **found}
-    path = output / "runs" / f"{record_name(name, seed)}.json"
+    path = record_path(output, name, seed)
     write_text_atomically(path, json.dumps(record, allow_nan=False) + "\n")
 
 
 def record_name(name: str, seed: int) -> str:
     """Name a run's record, such as 'universal__own_banks-seed_1'."""
     return "".join(c if c.isalnum() else "_" for c in name) + f"-seed_{seed}"
+
+
+def record_path(output_dir: str | Path, name: str, seed: int) -> Path:
+    """Where a run's record lies once the run has finished."""
+    return Path(output_dir) / "runs" / f"{record_name(name, seed)}.json"
 
 
 def _size(size: Size) -> dict[str, Any]:
@@ -280,6 +285,8 @@ def evidence(
     work = work_dir or str(Path(output_dir) / "work")
     try:
         for name, seed in tqdm(todo, "runs", unit="run", disable=None):
+            if record_path(output_dir, name, seed).exists():
+                continue  # another process in the same folder has been here
             with make_executor(1) as executor:
                 future = executor.submit(execute, name, seed, str(output_dir), work, size)
                 error = future.exception()

@@ -114,18 +114,26 @@ def evaluate(stage: Stage, model: Path, datalist: Path, folder: Path) -> str:
 
 
 def bytes_table(entries: Sequence[Mapping[str, Any]]) -> str:
-    """Write what each site sent in each round, in MiB, and the most memory that it held."""
+    """Write what each site sent in each round, in MiB, and the most memory that it held.
+
+    Beside a round's seconds stand those in which its slowest site did not work: waiting, the wire,
+    and what the server does.
+    """
     sites = sorted({site for entry in entries for site in entry["sites"]})
-    lines = [f"| round | seconds | {' | '.join(sites)} |", f"|---|---:|{'---:|' * len(sites)}"]
+    head = ["round", "seconds", "of it idle", *sites]
+    lines = [f"| {' | '.join(head)} |", f"|---|{'---:|' * (len(head) - 1)}"]
     for entry in entries:
         sent = (entry["sites"].get(site) for site in sites)
         cells = (f"{s['bytes'] / _MEBIBYTE:.2f}" if s else "-" for s in sent)
-        lines.append(f"| {entry['round']} | {entry['seconds']:.1f} | {' | '.join(cells)} |")
+        idle = entry["seconds"] - max((s["seconds"] for s in entry["sites"].values()), default=0)
+        lines.append(
+            f"| {entry['round']} | {entry['seconds']:.1f} | {idle:.1f} | {' | '.join(cells)} |"
+        )
     peaks = [
         max(e["sites"][site].get("peak_memory_mib", 0) for e in entries if site in e["sites"])
         for site in sites
     ]
-    lines.append(f"| peak memory, MiB | | {' | '.join(map(str, peaks))} |")
+    lines.append(f"| peak memory, MiB | | | {' | '.join(map(str, peaks))} |")
     return "\n".join(lines)
 
 

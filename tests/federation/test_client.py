@@ -152,7 +152,15 @@ def test_another_bundle_at_the_server_is_refused_before_any_work(client, sent, b
     assert built == []
 
 
-def test_a_site_without_cases_says_so(client, sent, exchange, state, monkeypatch):
+def test_an_empty_datalist_is_told_before_anything_is_built(client, sent, built, tmp_path):
+    """The configs' own complaint would name a file, and the server would learn nothing."""
+    (tmp_path / "list.json").write_text(json.dumps({"training": [], "validation": []}))
+    reason = read_refusal(client.answer("train", sent()))
+    assert reason == "ValueError: expected training cases in the site's datalist, got none"
+    assert built == []
+
+
+def test_a_site_whose_cases_were_all_bad_says_so(client, sent, exchange, state, monkeypatch):
     empty = Training(exchange, state)
     empty.all_cases = 0
     monkeypatch.setattr("federation.client.LocalTraining", lambda *_: empty)

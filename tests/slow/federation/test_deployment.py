@@ -14,7 +14,7 @@ from federation.round_log import ROUNDS, VALIDATIONS, read_log
 from federation.secrecy import identifiers
 
 import bundle
-from bundle.data.datalist import load_datalist
+from bundle.data.datalist import load_datalist, write_datalist
 from bundle.modalities import BRATS_MODALITIES
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -137,3 +137,30 @@ def test_the_server_knows_only_this_machine(deployment):
     resources = json.loads((deployment.kits / "localhost/local/resources.json").read_text())
     text = json.dumps(resources)
     assert "/tmp/nvflare" not in text
+
+
+def test_an_evaluation_scores_what_the_federation_has_come_to(deployment, finished):
+    _, folder = finished
+    for site in SITES:
+        path = deployment.folder / "sites" / f"{site}.json"
+        datalist = load_datalist(path, BRATS_MODALITIES)
+        write_datalist({**datalist, "testing": datalist["validation"]}, path)
+    before, noted = (
+        (folder / "FL_global_model.pt").read_bytes(),
+        len(read_log(folder / VALIDATIONS)),
+    )
+    job = deployment.submit(deployment.write_job("first", name="evaluate"))
+    deployment.wait_for_job(job)
+    assert "FINISHED:COMPLETED" in deployment.job_status(job)
+    *_, last, scores = read_log(folder / VALIDATIONS)
+    assert len(read_log(folder / VALIDATIONS)) == noted + 1
+    # The same model on the same cases, under their other name.
+    assert scores["dice"] == last["dice"]
+    assert {site: len(dice) for site, dice in scores["dice"].items()} == {"site-1": 15, "site-2": 1}
+    assert (folder / "FL_global_model.pt").read_bytes() == before
+
+
+def test_a_shutdown_ends_every_process(deployment, finished):
+    """Comes last: nothing runs after it."""
+    deployment.nvflare("system", "shutdown", "all")
+    deployment.wait_for(lambda: not deployment.processes(), 120, "all processes to end")

@@ -47,7 +47,9 @@ class Story:
 
     def start(self, *names: str) -> None:
         for name in names:
-            self.deployment.start(name, SABOTAGE=str(self.orders[name]))
+            # How long the server keeps a job open for a site that died in it; 15 minutes else.
+            patience = {"NVFLARE_CLIENT_OUTCOME_WAIT_TIMEOUT": "5"} if name == "localhost" else {}
+            self.deployment.start(name, SABOTAGE=str(self.orders[name]), **patience)
 
     def order(self, who: str, orders: dict[int, str]) -> None:
         self.orders[who].write_text(json.dumps(orders))
@@ -73,13 +75,17 @@ class Story:
             f"round {number}",
         )
 
+    def site_state(self, site: str) -> dict:
+        """Read what a site keeps for itself."""
+        state = self.deployment.kits / site / "state" / "faults" / "train" / "site_state.ckpt"
+        return torch.load(state, weights_only=True)
+
     def wait_for_answer(self, site: str, number: int) -> None:
         """Wait until a site has done its work of a round, whether its answer has come or not."""
-        state = self.deployment.kits / site / "state" / "faults" / "train" / "site_state.ckpt"
 
         def done() -> bool:
             try:
-                return torch.load(state, weights_only=True)["round"] == number
+                return self.site_state(site)["round"] == number
             except (OSError, RuntimeError, EOFError):
                 return False
 
@@ -140,7 +146,7 @@ def test_a_poisoned_broadcast_is_refused_by_every_site_and_costs_an_attempt(stor
     assert (first["attempt"], second["attempt"]) == (1, 2)
     assert first["sites"] == {}
     assert set(first["refused"]) == {"site-1", "site-2"}
-    assert all("NaN" in reason for reason in first["refused"].values())
+    assert all("expected finite numbers" in reason for reason in first["refused"].values())
     assert sorted(second["sites"]) == ["site-1", "site-2"]
 
 
@@ -174,8 +180,9 @@ def resumed(story) -> Story:
 
 def test_a_site_that_came_back_and_a_late_joiner_are_in_the_next_job(resumed):
     assert sorted(resumed.of_round(JOINED)["sites"]) == ["site-1", "site-2", "site-3"]
-    logs = [p.read_text() for p in (resumed.deployment.kits / "site-2").rglob("log.txt")]
-    assert any("going on from the state after round" in text for text in logs)
+    # Its optimiser goes on where it was: as many steps as in all rounds together, four a round.
+    steps = [state["step"] for state in resumed.site_state("site-2")["optimizer"]["state"].values()]
+    assert max(map(float, steps)) >= 4 * (JOINED - 1)
 
 
 @pytest.fixture(scope="module")
