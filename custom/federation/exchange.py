@@ -58,7 +58,7 @@ class ExchangeRules:
             cases with it send these.
         modality_axes: {pattern: axis} for tensors that hold all modalities as M equal blocks along
             an axis: {`conv_init\.weight$`: 1} for a first convolution of M channels. They travel
-            whole, but what a site lacks weighs nothing in its block.
+            whole, but what a site lacks weighs nothing in its block. Pairs of the two do as well.
         private_parameters: patterns of what never leaves a site.
         additive_statistics: patterns of sums that every site adds to; `declared_statistics` finds
             those that a method declares.
@@ -75,13 +75,14 @@ class ExchangeRules:
 
     modalities: Sequence[str]
     modality_parameters: Sequence[str] = ()
-    modality_axes: Mapping[str, int] = field(default_factory=dict)
+    modality_axes: Mapping[str, int] | Sequence[tuple[str, int]] = field(default_factory=dict)
     private_parameters: Sequence[str] = ()
     additive_statistics: Sequence[str] = ()
     recounted_statistics: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         check_modalities(self.modalities)
+        object.__setattr__(self, "modality_axes", dict(self.modality_axes))
         for pattern in self.modality_parameters:
             if "{index}" not in pattern and "{name}" not in pattern:
                 raise ValueError(

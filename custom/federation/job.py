@@ -115,7 +115,7 @@ class ModalityRecipe(Recipe):
             pretrained=None if before is None else before.task,
         )
         job.to_server(persistor, id=persistor_id)
-        aggregator = ModalityAggregator(modalities, rules, norm_bound=plan.norm_bound)
+        aggregator = ModalityAggregator(modalities, _submitted(rules), norm_bound=plan.norm_bound)
         controller = ModalityFedAvg(
             aggregator,
             persistor_id,
@@ -149,6 +149,16 @@ class ModalityRecipe(Recipe):
         if plan.half_precision:
             job.to_clients(HalfPrecision(spared), **back)
             job.to_server(FullPrecision(), **back)
+
+
+def _submitted(rules: Mapping[str, Any]) -> dict[str, Any]:
+    """Write rules so that they survive `nvflare job submit`.
+
+    It writes a job's configurations anew, and takes a pattern with dots and backslashes for several
+    keys one in another wherever it stands as a key (NVFlare 2.9).
+    """
+    axes = rules.get("modality_axes")
+    return dict(rules) if not axes else {**rules, "modality_axes": [[*a] for a in axes.items()]}
 
 
 def read_rules(stage: Stage) -> tuple[list[str], dict[str, Any]]:

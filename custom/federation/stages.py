@@ -37,7 +37,7 @@ class Stage:
         configs: names of files in configs/, merged from left to right.
         rounds: how many rounds it lasts; 0 = it is only evaluated.
         local_epochs: a site's passes over its data in each round.
-        settings: ids of the configs and their plain values.
+        settings: ids of the configs and their plain values; pairs of the two do as well.
         section: of a site's datalist, whose cases it scores the global model on.
         identity: the bundle that the job was made with, `Identity` as a dict; None = whatever the
             server has, which every site must have too.
@@ -51,11 +51,12 @@ class Stage:
     configs: Sequence[str]
     rounds: int
     local_epochs: int = 1
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] | Sequence[tuple[str, Any]] = field(default_factory=dict)
     section: str = "validation"
     identity: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "settings", dict(self.settings))
         if not _STAGE_NAME.fullmatch(self.task):
             raise ValueError(f"stage: expected a name such as 'train', got {self.task!r}")
         wrong = [name for name in self.configs if not _CONFIG_NAME.fullmatch(str(name))]
@@ -84,8 +85,13 @@ class Stage:
         return max(1, self.rounds * self.local_epochs)
 
     def to_dict(self) -> dict[str, Any]:
-        """Write it as plain values, as NVFlare's configuration and the trainer's arguments do."""
-        written = {**asdict(self), "configs": list(self.configs), "settings": dict(self.settings)}
+        """Write it as plain values, as NVFlare's configuration and the trainer's arguments do.
+
+        Settings as pairs: `nvflare job submit` writes a job's configurations anew, and takes a key
+        such as `train#trainer` for two, one in the other (NVFlare 2.9).
+        """
+        settings = [[key, value] for key, value in self.settings.items()]
+        written = {**asdict(self), "configs": list(self.configs), "settings": settings}
         if self.identity is None:
             del written["identity"]
         return written

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
+
+prepare_job_config = pytest.importorskip("nvflare.tool.job.job_cli").prepare_job_config
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -53,6 +57,21 @@ def test_no_job_holds_a_path_a_command_or_code(definition):
         assert str(ROOT) not in text
         assert "command" not in text
         assert '"/' not in text
+
+
+@pytest.mark.parametrize("method", ["universal", "modality_dropout", "lckd", "gmd"])
+def test_a_job_arrives_as_it_was_written(definition, tmp_path, method):
+    """`nvflare job submit` writes the configurations anew before it sends them."""
+    settings = {"train#dataloader#batch_size": 1, "blocks_down": [1, 2]}
+    definition.define(str(tmp_path / "jobs"), method=method, settings=settings)
+    for folder in (tmp_path / "jobs").iterdir():
+        sent = tmp_path / "sent" / folder.name
+        shutil.copytree(folder, sent)
+        asked = Namespace(job_folder=str(folder), config_file=None, debug=False)
+        prepare_job_config(asked, ["app"], str(sent))
+        for path in folder.rglob("*.json"):
+            arrived = json.loads((sent / path.relative_to(folder)).read_text())
+            assert arrived == json.loads(path.read_text()), path
 
 
 def options(definition, **given):
