@@ -105,6 +105,7 @@ class ModalityFedAvg(FedAvg):
         self._failed: dict[str, str] = {}
         self._facts: dict[str, dict[str, Any]] = {}
         self._scores: dict[str, Sums] = {}
+        self._unscored: dict[str, str] = {}
         self._holders: dict[str, set[str]] = {}
         self._best: float | None = None
 
@@ -120,6 +121,9 @@ class ModalityFedAvg(FedAvg):
         if first >= self.num_rounds and self.validate_last:
             # Nothing is left to train: say how the model does that there is.
             self._validate(model, self.num_rounds)
+            if not any(self._scores.values()):
+                self.panic(f"no site has scored the model: {self._unscored or 'none has cases'}")
+                return
         for number in range(first, self.num_rounds):
             self.current_round = number
             model = self._round(model)
@@ -282,12 +286,12 @@ class ModalityFedAvg(FedAvg):
     def _validate(self, model: FLModel, rounds: int) -> None:
         """Have the sites score the global model, each on its own held-out cases; keep the best."""
         self._set_round(model)
-        self._scores = {}
+        self._scores, self._unscored = {}, {}
         sites = self.sample_clients(None)
         if not self._ask(VALIDATE, model, sites, self._take_scores, self._has_scores):
             return
         found = standing(self._scores)
-        self.log.note_validation(rounds, self._scores, found)
+        self.log.note_validation(rounds, self._scores, found, self._unscored)
         self.info(f"after {rounds} rounds: {found}")
         worst = found["worst"]
         # A mean hides the site that the federation does nothing for: the worst one counts half.
@@ -312,6 +316,7 @@ class ModalityFedAvg(FedAvg):
         except ValueError as error:
             reason = str(error)
         if reason:
+            self._unscored[site] = reason
             self.warning(f"no scores from {site}: {reason}")
             return False
         self._scores[site] = sums

@@ -61,7 +61,11 @@ class RoundLog:
         self._append(ROUNDS, entry)
 
     def note_validation(
-        self, rounds: int, scores: Mapping[str, Sums], found: Mapping[str, Any]
+        self,
+        rounds: int,
+        scores: Mapping[str, Sums],
+        found: Mapping[str, Any],
+        refused: Mapping[str, str],
     ) -> None:
         """Add how the model does after so many rounds, and write its tables.
 
@@ -69,11 +73,15 @@ class RoundLog:
             rounds: how many rounds it has behind it.
             scores: by site.
             found: what `standing` makes of them.
+            refused: why others gave none.
         """
-        self._append(VALIDATIONS, {"rounds": rounds, **found, "dice": dict(scores)})
-        self._write_tables(rounds, scores)
+        told = {"dice": dict(scores), "refused": dict(refused)}
+        self._append(VALIDATIONS, {"rounds": rounds, **found, **told})
+        self._write_tables(rounds, scores, refused)
 
-    def _write_tables(self, rounds: int, scores: Mapping[str, Sums]) -> None:
+    def _write_tables(
+        self, rounds: int, scores: Mapping[str, Sums], refused: Mapping[str, str]
+    ) -> None:
         lines = [f"# Dice after {rounds} rounds, held-out cases of the sites", ""]
         for site, sums in sorted(scores.items()):
             if sums:
@@ -81,6 +89,7 @@ class RoundLog:
         together = merge(list(scores.values()))
         if together:
             lines += ["## all sites together", "", table(together, self.modalities)]
+        lines += [f"- no scores from {site}: {reason}" for site, reason in sorted(refused.items())]
         write_text_atomically(self.folder / "tables.md", "\n".join(lines))
 
     def _append(self, name: str, entry: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 
@@ -232,6 +233,21 @@ def test_a_job_that_has_nothing_left_to_train_scores_what_there_is(workflow):
     assert [task for task, _, _ in run.asked] == [VALIDATE]
     assert read_log(run.persistor.folder / VALIDATIONS)[0]["mean"] == pytest.approx(0.5)
     assert (run.persistor.exported, run.saved) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (refusal("its datalist is broken"), "{'A': 'its datalist is broken', 'B': .*"),
+        (FLModel(metrics={"dice": {}}), "none has cases"),
+    ],
+)
+def test_an_evaluation_that_nobody_could_do_has_failed(workflow, answer, told):
+    run = workflow(dict.fromkeys(SITES, lambda *_: copy.deepcopy(answer)), num_rounds=0)
+    run.persistor.resumed = True
+    run.meta = {"current_round": 7, RUN: "word"}
+    run.run()
+    assert re.search(f"no site has scored the model: {told}", run.panics[0])
 
 
 def test_the_best_model_is_good_for_the_worst_site_too(workflow):

@@ -22,13 +22,15 @@ def test_a_round_is_one_line_with_who_and_why_not(tmp_path, contribute):
 def test_a_validation_leaves_numbers_and_tables(tmp_path):
     log = RoundLog(tmp_path, ["t1", "t2"])
     scores = {"a": {"t1": {"WT": [0.5, 1]}}, "b": {"t2": {"WT": [1.6, 2]}}, "c": {}}
-    log.note_validation(3, scores, standing(scores))
+    log.note_validation(3, scores, standing(scores), {"d": "it has another bundle"})
     (entry,) = read_log(tmp_path / VALIDATIONS)
+    assert entry["refused"] == {"d": "it has another bundle"}
     assert (entry["rounds"], entry["worst_site"]) == (3, "a")
     text = (tmp_path / "tables.md").read_text(encoding="utf-8")
     assert text.startswith("# Dice after 3 rounds")
     assert "## a\n" in text
     assert "## c" not in text
+    assert text.endswith("- no scores from d: it has another bundle")
     together = text[text.index("all sites together") :]
     assert "50.0" in together
     assert "80.0" in together

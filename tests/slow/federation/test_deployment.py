@@ -144,7 +144,8 @@ def test_an_evaluation_scores_what_the_federation_has_come_to(deployment, finish
     for site in SITES:
         path = deployment.folder / "sites" / f"{site}.json"
         datalist = load_datalist(path, BRATS_MODALITIES)
-        write_datalist({**datalist, "testing": datalist["validation"]}, path)
+        moved = {"testing": datalist["validation"], "validation": []}
+        write_datalist({**datalist, **moved}, path)
     before, noted = (
         (folder / "FL_global_model.pt").read_bytes(),
         len(read_log(folder / VALIDATIONS)),
@@ -162,5 +163,6 @@ def test_an_evaluation_scores_what_the_federation_has_come_to(deployment, finish
 
 def test_a_shutdown_ends_every_process(deployment, finished):
     """Comes last: nothing runs after it."""
-    deployment.nvflare("system", "shutdown", "all")
+    # Whom a terminal would ask is not asked.
+    deployment.nvflare("system", "shutdown", "all", "--force")
     deployment.wait_for(lambda: not deployment.processes(), 120, "all processes to end")
