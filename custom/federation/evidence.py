@@ -27,7 +27,6 @@ from bundle.benchmark.rebuilding import score_network
 from bundle.benchmark.results import compact_dice
 from bundle.benchmark.runs import output_into
 from bundle.checkpoints import load_weights
-from bundle.data.partition import parse_plan
 from bundle.datasets import CaseSubsets, labelled_cases
 from bundle.modalities import BRATS_MODALITIES, subset_name
 from bundle.report import read_csv
@@ -57,7 +56,8 @@ class Arm:
     Attributes:
         overlays: configs of a training without pre-training; () = the universal model.
         alone: True = every site by itself.
-        pooled: True = all sites' cases in one place, with as many steps as all sites make together.
+        pooled: True = all sites' cases in one place.
+        passes: epochs a round, of ten steps each.
         own_banks: True = the distribution bank does not leave a site.
         half_precision: as in `Plan`.
     """
@@ -65,6 +65,7 @@ class Arm:
     overlays: Sequence[str] = ()
     alone: bool = False
     pooled: bool = False
+    passes: int = 1
     own_banks: bool = False
     half_precision: bool = True
 
@@ -75,8 +76,9 @@ ARMS: Mapping[str, Arm] = {
     "alone": Arm(alone=True),
     "fedavg": Arm((*UNET, "federation_plain.yaml")),
     "modality_dropout": Arm((*UNET, "federation_unet.yaml")),
-    "pooled": Arm(pooled=True),
+    "pooled": Arm(pooled=True, passes=4),
     "universal, own banks": Arm(own_banks=True),
+    "pooled, one site's steps": Arm(pooled=True),
     "modality_dropout, alone": Arm((*UNET, "federation_unet.yaml"), alone=True),
     "modality_dropout, 32 bits": Arm((*UNET, "federation_unet.yaml"), half_precision=False),
 }
@@ -114,8 +116,7 @@ def plan_arm(name: str, seed: int, sites: int, size: Size) -> Plan:
     arm = ARMS[name]
     settings = {**size.settings, "seed": seed}
     word = "".join(c if c.isalnum() else "_" for c in name)
-    # A pool makes the steps of all sites, in as many rounds.
-    epochs = len(parse_plan(size.sites, BRATS_MODALITIES)) if arm.pooled else 1
+    epochs = arm.passes
     if arm.overlays:
         rounds = size.rounds + size.pretrain_rounds
         stage = Stage("train", (*arm.overlays, "benchmark.yaml"), rounds, epochs, settings)

@@ -27,7 +27,8 @@ MEANING: Mapping[str, str] = {
     "modality_dropout, 32 bits": "the same with 32 bits a number on the wire",
     "universal": "universal model, modality-aware averaging, shared bank",
     "universal, own banks": "the same, but no site's bank leaves it",
-    "pooled": "universal model, all cases in one place, the steps of all sites together",
+    "pooled": "universal model, all cases in one place, the steps of four sites together",
+    "pooled, one site's steps": "the same with as many steps as each site makes",
 }
 
 Record = Mapping[str, Any]
