@@ -77,10 +77,10 @@ ARMS: Mapping[str, Arm] = {
     "fedavg": Arm((*UNET, "federation_plain.yaml")),
     "modality_dropout": Arm((*UNET, "federation_unet.yaml")),
     "pooled": Arm(pooled=True, passes=4),
-    "universal, own banks": Arm(own_banks=True),
-    "pooled, one site's steps": Arm(pooled=True),
-    "modality_dropout, alone": Arm((*UNET, "federation_unet.yaml"), alone=True),
-    "modality_dropout, 32 bits": Arm((*UNET, "federation_unet.yaml"), half_precision=False),
+    "universal with own banks": Arm(own_banks=True),
+    "pooled with one site's steps": Arm(pooled=True),
+    "modality_dropout alone": Arm((*UNET, "federation_unet.yaml"), alone=True),
+    "modality_dropout in 32 bits": Arm((*UNET, "federation_unet.yaml"), half_precision=False),
 }
 
 
@@ -226,7 +226,7 @@ def execute(name: str, seed: int, output_dir: str, work_dir: str, size: Size) ->
 
 
 def record_name(name: str, seed: int) -> str:
-    """Name a run's record, such as 'universal__own_banks-seed_1'."""
+    """Name a run's record, such as 'universal_with_own_banks-seed_1'."""
     return "".join(c if c.isalnum() else "_" for c in name) + f"-seed_{seed}"
 
 

@@ -21,14 +21,14 @@ _MEBIBYTE = 2**20
 # What each of the others is there to show; also the order of the tables.
 MEANING: Mapping[str, str] = {
     "alone": "universal model, each site by itself",
-    "modality_dropout, alone": "zero-fill U-Net with random dropping, each site by itself",
+    "modality_dropout alone": "zero-fill U-Net with random dropping, each site by itself",
     "fedavg": "the same U-Net, plain federated averaging",
     "modality_dropout": "the same U-Net, modality-aware averaging",
-    "modality_dropout, 32 bits": "the same with 32 bits a number on the wire",
+    "modality_dropout in 32 bits": "the same with 32 bits a number on the wire",
     "universal": "universal model, modality-aware averaging, shared bank",
-    "universal, own banks": "the same, but no site's bank leaves it",
+    "universal with own banks": "the same, but no site's bank leaves it",
     "pooled": "universal model, all cases in one place, the steps of four sites together",
-    "pooled, one site's steps": "the same with as many steps as each site makes",
+    "pooled with one site's steps": "the same with as many steps as each site makes",
 }
 
 Record = Mapping[str, Any]
@@ -206,7 +206,7 @@ def _differences(arms: Mapping[str, Mapping[int, Record]]) -> str:
             lines.append(f"| {name} | {_cell(_difference(arms[REFERENCE], records))} |")
     for first, second in (
         ("modality_dropout", "fedavg"),
-        ("modality_dropout, 32 bits", "modality_dropout"),
+        ("modality_dropout in 32 bits", "modality_dropout"),
     ):
         if first in arms and second in arms:
             lines.append(

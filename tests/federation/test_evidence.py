@@ -40,7 +40,7 @@ def test_every_arm_is_a_job_and_waits_for_all_its_sites(name):
 
 
 def test_an_own_bank_is_never_sent():
-    first = plan_arm("universal, own banks", 0, 4, SIZE).stages[0]
+    first = plan_arm("universal with own banks", 0, 4, SIZE).stages[0]
     assert first.settings["exchange#additive_statistics"] == []
     shared = plan_arm("universal", 0, 4, SIZE).stages[0]
     assert shared.rounds == first.rounds + 1

@@ -79,7 +79,7 @@ def test_the_report_says_who_is_better_by_how_much(tmp_path):
         *(record("alone", seed, models={site: model(0.2) for site in "abc"}) for seed in (0, 1)),
         record("fedavg", 0, sent={"a": 2**20, "b": 2**19, "c": 2**18}),
         record(
-            "universal, own banks",
+            "universal with own banks",
             1,
             rebuilt={
                 "modality": "flair",
@@ -99,7 +99,7 @@ def test_the_report_says_who_is_better_by_how_much(tmp_path):
     assert "| b | t1, flair | +0.00 [+0.00, +0.00] |" in text
     assert "| alone | +10.67 [+10.67, +10.67] |" in text
     assert "(n = 1) |" in text
-    assert "| universal, own banks | 11.00 (11.00 to 11.00) | 0.600 (0.600 to 0.600) |" in text
+    assert "| universal with own banks | 11.00 (11.00 to 11.00) | 0.600 (0.600 to 0.600) |" in text
     assert "| fedavg | 1.00 | 0.50 | 0.25 |" in text
     assert "| universal | 55.0 \N{PLUS-MINUS SIGN} 0.0 |" in text
     assert (tmp_path / "sites.png").stat().st_size > 10_000

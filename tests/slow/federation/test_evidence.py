@@ -18,7 +18,7 @@ SIZE = Size(
     edge=32,
     settings={"filters": 4, "blocks_down": [1, 1, 1], "epoch_samples": 8},
 )
-OWN_BANKS, ALONE = "universal, own banks", "alone"
+OWN_BANKS, ALONE = "universal with own banks", "alone"
 
 
 @pytest.fixture(scope="module")
@@ -43,11 +43,11 @@ def test_each_site_alone_has_a_model_and_a_federation_has_one(measured):
 def test_a_sites_own_bank_never_reached_the_server(measured):
     folder, records = measured
     state = folder / "work/seed_0/state"
-    server = state / "server/universal__own_banks_global/pretrain/FL_global_model.pt"
+    server = state / "server/universal_with_own_banks_global/pretrain/FL_global_model.pt"
     bank = torch.load(server, weights_only=True)["model"]["distribution.bank.counts"]
     assert not bool(bank.any())
     own = torch.load(
-        state / "site-1/universal__own_banks_global/pretrain/site_state.ckpt", weights_only=True
+        state / "site-1/universal_with_own_banks_global/pretrain/site_state.ckpt", weights_only=True
     )["private"]["distribution.bank.counts"]
     assert bool(own.any())
     assert records[OWN_BANKS]["rebuilt"]["modality"] == "flair"
