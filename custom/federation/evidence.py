@@ -214,7 +214,8 @@ def _rebuild(stage: Stage, server: Path, folder: Path) -> dict[str, Any]:
 
 def execute(name: str, seed: int, output_dir: str, work_dir: str, size: Size) -> None:
     """Measure an arm in this process and write its record; NVFlare's output goes into a log."""
-    output, folder = Path(output_dir), Path(work_dir) / f"seed_{seed}"
+    # NVFlare's processes run elsewhere.
+    output, folder = Path(output_dir), Path(work_dir).resolve() / f"seed_{seed}"
     torch.manual_seed(seed)
     log = Path(work_dir) / "logs" / f"{record_name(name, seed)}.log"
     log.parent.mkdir(parents=True, exist_ok=True)

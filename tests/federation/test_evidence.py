@@ -60,6 +60,7 @@ def measured(monkeypatch):
     def measure(name, seed, folder, size):
         if name == "fedavg" and seed == 1:
             raise RuntimeError("no luck")
+        assert folder.is_absolute()
         made.append((name, seed))
         dice = {subset: {"WT": [0.5, 0.7]} for subset in module_subsets()}
         models = {"global": {"cases": ["a", "b"], "dice": dice}}
@@ -88,6 +89,12 @@ def test_a_stopped_measurement_goes_on_and_a_failure_costs_itself_alone(tmp_path
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "| universal | 60.0 \N{PLUS-MINUS SIGN} 0.0 |" in text
     assert (tmp_path / "sites.png").is_file()
+
+
+def test_a_folder_may_be_named_from_where_one_is(tmp_path, measured, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run("here", seeds=0, arms="universal")
+    assert (tmp_path / "here" / "report.md").is_file()
 
 
 def test_a_report_alone_measures_nothing(tmp_path, measured):
