@@ -115,7 +115,7 @@ def plan_arm(name: str, seed: int, sites: int, size: Size) -> Plan:
     """
     arm = ARMS[name]
     settings = {**size.settings, "seed": seed}
-    word = "".join(c if c.isalnum() else "_" for c in name)
+    word = _word(name)
     epochs = arm.passes
     if arm.overlays:
         rounds = size.rounds + size.pretrain_rounds
@@ -228,7 +228,11 @@ def execute(name: str, seed: int, output_dir: str, work_dir: str, size: Size) ->
 
 def record_name(name: str, seed: int) -> str:
     """Name a run's record, such as 'universal_with_own_banks-seed_1'."""
-    return "".join(c if c.isalnum() else "_" for c in name) + f"-seed_{seed}"
+    return f"{_word(name)}-seed_{seed}"
+
+
+def _word(name: str) -> str:
+    return "".join(c if c.isalnum() else "_" for c in name)
 
 
 def record_path(output_dir: str | Path, name: str, seed: int) -> Path:

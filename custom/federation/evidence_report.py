@@ -221,17 +221,19 @@ def _every_site(arms: Mapping[str, Mapping[int, Record]]) -> str:
     lines = [
         "## What each site gains over being alone",
         "",
-        "The federated universal model minus the site's own, as above.",
+        "The federated universal model minus the site's own, as above, and of each seed by itself.",
         "",
-        "| site | its modalities | gain |",
-        "|:--|:--|--:|",
+        "| site | its modalities | gain | by seed |",
+        "|:--|:--|--:|--:|",
     ]
     first = next(iter(arms[REFERENCE].values()))
     for site, own in parse_plan(first["size"]["sites"], BRATS_MODALITIES).items():
-        found = _difference(
-            arms[REFERENCE], arms["alone"], lambda record, site=site: site_dice(record)[site]
-        )
-        lines.append(f"| {site} | {', '.join(own)} | {_cell(found)} |")
+        pair = (arms[REFERENCE], arms["alone"])
+        found = _difference(*pair, lambda record, site=site: site_dice(record)[site])
+        seeds = sorted(pair[0].keys() & pair[1].keys())
+        gains = [(site_dice(pair[0][s])[site] - site_dice(pair[1][s])[site]).mean() for s in seeds]
+        by_seed = ", ".join(f"{100 * gain:+.1f}" for gain in gains)
+        lines.append(f"| {site} | {', '.join(own)} | {_cell(found)} | {by_seed} |")
     return "\n".join(lines)
 
 

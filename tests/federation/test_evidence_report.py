@@ -95,8 +95,8 @@ def test_the_report_says_who_is_better_by_how_much(tmp_path):
     assert "6 runs" in text
     assert "6.0 hours" in text
     # The site with T2 alone gains 30 points, the one without T2 none.
-    assert "| c | t2 | +30.00 [+30.00, +30.00] |" in text
-    assert "| b | t1, flair | +0.00 [+0.00, +0.00] |" in text
+    assert "| c | t2 | +30.00 [+30.00, +30.00] | +30.0, +30.0 |" in text
+    assert "| b | t1, flair | +0.00 [+0.00, +0.00] | +0.0, +0.0 |" in text
     assert "| alone | +10.67 [+10.67, +10.67] |" in text
     assert "(n = 1) |" in text
     assert "| universal with own banks | 11.00 (11.00 to 11.00) | 0.600 (0.600 to 0.600) |" in text

@@ -106,10 +106,10 @@ def story(deploy) -> Story:
     """The first job, in whose last round a site dies."""
     told = Story(deploy(SITES, cases=CASES, path=SABOTAGE))
     deployment = told.deployment
-    late = {LATE: f"late {GRACE + 10}", KILLED: "late 900"}
-    told.order("site-2", {number: fault for number, (fault, *_) in DAMAGED.items()} | late)
+    damage = {number: fault for number, (fault, *_) in DAMAGED.items()}
+    others = {DISK: "disk", LATE: f"late {GRACE + 10}", KILLED: "late 900"}
+    told.order("site-2", damage | others)
     told.order("localhost", {POISON: "poison 2"})
-    told.order("site-2", json.loads(told.orders["site-2"].read_text()) | {DISK: "disk"})
     told.start("localhost", "site-1", "site-2")
     deployment.wait_for_sites(2)
     job = told.submit("--rounds", str(FIRST_JOB))
@@ -224,8 +224,7 @@ def test_the_model_is_whole_and_finite_in_the_end(ended):
     assert largest < 100
 
 
-def test_no_site_lost_its_log_to_the_server(ended):
-    """What went wrong is told in the site's own log; the server has the reasons alone."""
+def test_the_servers_report_has_the_reasons_and_no_path_of_a_site(ended):
     text = (ended.folder / "coverage.md").read_text(encoding="utf-8")
     assert "holds NaN" in text
     assert str(ended.deployment.kits / "site-2") not in text
