@@ -11,6 +11,7 @@ from typing import Any
 from bundle.benchmark.plan import (
     GMD_NOT_DECOUPLED,
     PCGRAD_UNET,
+    Change,
     Grid,
     Group,
     OwnCases,
@@ -369,6 +370,10 @@ def methods(
         tuple(runs),
         _notes(whole, phantom),
         centre=CENTRE,
+        changes=(
+            Change(GMD_NOT_DECOUPLED, "GMD", GMD_NOT_DECOUPLED),
+            Change(PCGRAD_UNET, "GMD", "GMD, no Dynamic Sharing"),
+        ),
     )
 
 
@@ -385,8 +390,8 @@ def _notes(whole: bool, phantom: Phantom) -> tuple[str, ...]:
         "not equal work, hence equal CPU time beside them.",
         f"LCKD elects its teachers on the phantom's {phantom.validation} validation cases, which "
         "no other method reads.",
-        "The specialists and the variants of LCKD and GMD under *What each part is worth* have one "
-        "seed.",
+        "The specialists have one seed, and so have the variants of LCKD and GMD that stand under "
+        "*What each part is worth* alone.",
     ]
     if not whole:
         notes.append(

@@ -130,6 +130,21 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Change:
+    """Two compared methods that differ in one thing.
+
+    Attributes:
+        label: the one with the change.
+        whole: the one without.
+        name: what the change is called.
+    """
+
+    label: str
+    whole: str
+    name: str
+
+
+@dataclass(frozen=True)
 class Grid:
     """What one report is about.
 
@@ -140,9 +155,11 @@ class Grid:
         runs: in the order in which they are to start.
         notes: sentences for the report on what is not there, and why.
         centre: the missing ratio at which all methods stand in one table; None = no such table.
+        changes: compared methods that stand among the ablations as well, at the centre.
 
     Raises:
-        ValueError: two runs of one name, or one that waits for a run that does not come before it.
+        ValueError: two runs of one name, one that waits for a run that does not come before it, or
+            changes without a centre.
     """
 
     name: str
@@ -151,8 +168,13 @@ class Grid:
     runs: tuple[Run, ...]
     notes: tuple[str, ...] = ()
     centre: float | None = None
+    changes: tuple[Change, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.changes and self.centre is None:
+            raise ValueError(
+                f"grid {self.name}: expected a centre, at which its changes are compared, got none"
+            )
         seen: set[str] = set()
         for run in self.runs:
             if run.name in seen:

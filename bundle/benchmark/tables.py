@@ -224,20 +224,37 @@ def gap_rows(results: Results) -> list[Row]:
 
 
 def ablation_rows(results: Results) -> list[Row]:
-    """One row for every change: changed minus whole, paired."""
+    """One row for every change: changed minus whole, paired; first those of compared methods."""
+    rows = []
+    centre = results.grid.centre
+    for change in results.grid.changes if centre is not None else ():
+        for group, comparison in COMPARED.items():
+            name = change.name if group == "main" else f"{change.name}, {comparison}"
+            changed = results.of(group, change.label, centre)
+            unchanged = results.of(group, change.whole, centre)
+            rows.append(_ablation_row(name, change.whole, centre, changed, unchanged))
     wholes = {
         run.label: run.whole or results.grid.reference
         for run in results.grid.runs
         if run.group == "ablation"
     }
-    rows = []
     for ratio in results.ratios("ablation"):
         for label, whole in wholes.items():
             changed = results.of("ablation", label, ratio)
-            found = paired_difference(changed, results.of("main", whole, ratio))
-            row = {"change": label, "whole": whole, "ratio": ratio, "dice": mean_dice(changed)}
-            rows.append(row | _difference_columns(found))
+            unchanged = results.of("main", whole, ratio)
+            rows.append(_ablation_row(label, whole, ratio, changed, unchanged))
     return rows
+
+
+def _ablation_row(
+    name: str,
+    whole: str,
+    ratio: Missing,
+    changed: Mapping[int, Result],
+    unchanged: Mapping[int, Result],
+) -> Row:
+    row = {"change": name, "whole": whole, "ratio": ratio, "dice": mean_dice(changed)}
+    return row | _difference_columns(paired_difference(changed, unchanged))
 
 
 def subset_rows(results: Results) -> list[Row]:

@@ -262,6 +262,20 @@ def test_no_variant_sets_what_is_the_default(overlay, change):
         assert look_up(read_config(overlay), path) != value
 
 
+def test_changes_of_gmd_are_one_thing_each(comparison):
+    """What they have in common with the whole is all but the one id that is overridden."""
+    by_label = {
+        r.label: r for r in comparison.runs if (r.group, r.seed, r.missing) == ("main", 0, CENTRE)
+    }
+    assert {change.label: change.whole for change in comparison.changes} == dict.fromkeys(
+        (GMD_NOT_DECOUPLED, PCGRAD_UNET), "GMD"
+    )
+    for change in comparison.changes:
+        (changed,), (whole,) = (by_label[x].stages for x in (change.label, change.whole))
+        assert (changed.configs, changed.epochs) == (whole.configs, whole.epochs)
+        assert len(changed.overrides.items() ^ whole.overrides.items()) == 1
+
+
 def test_variants_are_of_methods_of_the_grid(comparison):
     runs = [run for run in comparison.runs if run.group == "ablation"]
     assert [(run.label, run.whole) for run in runs] == [(k, v[0]) for k, v in VARIANTS.items()]

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from bundle.benchmark.plan import Grid, _stated
+from bundle.benchmark.plan import Change, Grid, _stated
 
 
 def test_a_name_may_come_once_and_others_wait_for_earlier_ones_only(grid):
@@ -13,6 +13,13 @@ def test_a_name_may_come_once_and_others_wait_for_earlier_ones_only(grid):
         replace(grid, runs=(*grid.runs, first))
     with pytest.raises(ValueError, match="Put the runs that others wait for first"):
         replace(grid, runs=tuple(reversed(grid.runs)))
+
+
+def test_changes_need_the_ratio_at_which_they_are_compared(grid):
+    changes = (Change("theirs", "ours", "ours, poorer"),)
+    with pytest.raises(ValueError, match="grid small: expected a centre"):
+        replace(grid, changes=changes)
+    assert replace(grid, changes=changes, centre=0.5).changes == changes
 
 
 def test_a_digest_changes_with_the_run_and_with_what_it_waits_for(grid):

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from bundle.benchmark.plan import Change
 from bundle.benchmark.results import read_results
 from bundle.benchmark.tables import all_tables, write_csv
 
@@ -124,6 +125,28 @@ def test_an_ablation_may_be_of_another_method_than_the_reference(grid, plan_run,
     }
     assert pick(rows, change="less")["difference"] == pytest.approx(-0.2)
     assert pick(rows, change="theirs, less")["difference"] == pytest.approx(-0.1)
+
+
+def test_compared_methods_that_differ_in_one_thing_are_ablations_too(grid, record, tmp_path):
+    twice = tuple(
+        replace(run, name=f"{run.name}-ours", group="wall_clock", same_time=None)
+        for run in grid.runs
+        if (run.group, run.label, run.ratio) == ("main", "ours", 0.5)
+    )
+    changes = (Change("theirs", "ours", "ours, poorer"),)
+    grid = replace(grid, runs=(*grid.runs, *twice), centre=0.5, changes=changes)
+    for run in grid.runs:
+        record(grid, run, 0.1 * (run.label == "ours") + 0.4 * (run.group == "main"))
+    rows = all_tables(read_results(grid, tmp_path))["ablation"]
+    assert [row["change"] for row in rows] == [
+        "ours, poorer",
+        "ours, poorer, equal CPU time",
+        "less",
+    ]
+    assert [row["dice"] for row in rows[:2]] == pytest.approx([0.4, 0.0])
+    assert [row["difference"] for row in rows[:2]] == pytest.approx([-0.1, -0.1])
+    for row in rows[:2]:
+        assert (row["whole"], row["ratio"], row["seeds"]) == ("ours", 0.5, 2)
 
 
 def test_regions_have_columns_of_their_own(grid, record, tmp_path):

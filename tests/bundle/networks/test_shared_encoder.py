@@ -73,6 +73,21 @@ def test_the_two_kinds_of_skips_differ_where_something_is_absent_and_only_there(
     assert not torch.allclose(mean(given, TWO), zeros(given, TWO), atol=1e-2)
 
 
+@pytest.mark.parametrize("skips", ["mean", "zeros"])
+def test_a_lone_scan_does_not_tell_of_which_modality_it_is_where_its_mean_stands_for_the_rest(
+    skips,
+):
+    """A limit of the method, not a wish: what is said of it in docs/lckd.md."""
+    made, scan = network(skips), image()[:1, :1]
+    alone = [
+        made(torch.zeros(1, 4, *scan.shape[2:]).index_copy(1, torch.tensor([m]), scan), row[None])
+        for m, row in enumerate(torch.eye(4, dtype=torch.bool))
+    ]
+    for other in alone[1:]:
+        difference = (other - alone[0]).abs().max()
+        assert (difference < 1e-5) if skips == "mean" else (difference > 1e-2)
+
+
 @pytest.mark.parametrize("junk", [1e6, float("nan"), float("inf")])
 def test_the_voxels_of_an_absent_modality_change_nothing(junk):
     made, given = network(), image(1)
