@@ -170,6 +170,27 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
+def _environment(home: Path, *places: Path) -> dict[str, str]:
+    """Variables for a process with a home of its own, and with `places` first on Python's path."""
+    found = {
+        **os.environ,
+        # NVFlare keeps settings in the home folder, and starts `python3`.
+        "HOME": str(home),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": os.pathsep.join(map(str, [*places, ROOT, ROOT / "custom"])),
+        "OMP_NUM_THREADS": "1",
+        "OMP_WAIT_POLICY": "PASSIVE",
+    }
+    found.pop("PATCHWORK_SITE", None)
+    return found
+
+
+@pytest.fixture(scope="session")
+def environment_at() -> Callable[..., dict[str, str]]:
+    """Give the variables of a started process, by its home folder."""
+    return _environment
+
+
 class Deployment:
     """A server and sites with certificates, as daemons of their own, in a home of their own.
 
@@ -189,17 +210,7 @@ class Deployment:
     ) -> None:
         self.folder, self.sites, self.cases = folder, dict(sites), cases
         self.kits = folder / "deployment" / "patchwork" / "prod_00"
-        places = [*([path] if path else []), ROOT, ROOT / "custom"]
-        self.environment = {
-            **os.environ,
-            # NVFlare keeps settings in the home folder, and starts `python3`.
-            "HOME": str(folder / "home"),
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONPATH": os.pathsep.join(map(str, places)),
-            "OMP_NUM_THREADS": "1",
-            "OMP_WAIT_POLICY": "PASSIVE",
-        }
-        self.environment.pop("PATCHWORK_SITE", None)
+        self.environment = _environment(folder / "home", *([path] if path else []))
         self.daemons: list[subprocess.Popen] = []
         (folder / "home").mkdir()
 

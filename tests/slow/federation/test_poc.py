@@ -8,7 +8,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -43,17 +42,8 @@ def is_taken(port: int) -> bool:
 class Shell:
     """Runs lines as a reader would, one after the other, in a folder and a home of their own."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.environment = {
-            **os.environ,
-            "HOME": str(folder),
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "custom")]),
-            "OMP_NUM_THREADS": "1",
-            "OMP_WAIT_POLICY": "PASSIVE",
-        }
-        self.environment.pop("PATCHWORK_SITE", None)
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        self.folder, self.environment = folder, environment
 
     def run(self, line: str) -> str:
         done = subprocess.run(
@@ -78,13 +68,13 @@ class Shell:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(tmp_path_factory, environment_at):
     """The documented lines, run; the folder, and what the job's submission said."""
     if any(is_taken(port) for port in PORTS):
         pytest.skip(f"one of the ports {PORTS}, which POC mode uses, is taken")
     folder = tmp_path_factory.mktemp("poc")
     prepare_sites(folder, SITES, CASES, 32, 0)
-    shell, lines = Shell(folder), documented()
+    shell, lines = Shell(folder, environment_at(folder)), documented()
     options = f"--only private --method modality_dropout --rounds 2 --settings '{SMALL}'"
     shell.run(
         f"python {ROOT}/jobs/define.py --output_dir jobs {options} --overlays benchmark.yaml "
