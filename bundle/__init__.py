@@ -6,7 +6,7 @@ import sys
 from importlib.machinery import PathFinder
 from pathlib import Path
 
-__version__ = "0.3.0"
+__version__ = "0.3.1"
 
 ROOT = str(Path(__file__).resolve().parent.parent)
 

@@ -18,16 +18,18 @@ class SharedEncoderNetwork(nn.Module):
     """Encodes every scan by itself with the same weights, fuses the levels, decodes as a `UNet`.
 
     At every level the M feature maps of a case are put side by side and mixed by a 1x1x1
-    convolution. What an absent modality would have said is the mean of what the present ones say.
-    An absent scan is not encoded: the cost of the encoder, by far the larger part, grows with the
-    number of scans. Its voxels, whatever they hold, are not read.
+    convolution. What an absent modality would have said is, at the bottleneck, the mean of what the
+    present ones say, and nothing above it. An absent scan is not encoded: the cost of the encoder,
+    by far the larger part, grows with the number of scans. Its voxels, whatever they hold, are not
+    read.
 
     Args:
         modalities: M.
         regions: R.
         filters, blocks_down, deep_supervision: as in `bundle.networks.unet.UNet`.
-        skips: what stands for absent modalities above the bottleneck: "mean", as at the bottleneck,
-            or "zeros", close to the official code, whose skips are those of an image of zeros.
+        skips: what stands for absent modalities above the bottleneck: "zeros", close to the
+            official code, whose skips are those of an image of zeros, or "mean", as at the
+            bottleneck. With "mean" a lone scan is segmented alike whatever its modality.
 
     Raises:
         ValueError: `skips` is neither, or `deep_supervision` does not suit `blocks_down`.
@@ -42,7 +44,7 @@ class SharedEncoderNetwork(nn.Module):
         filters: int = 16,
         blocks_down: Sequence[int] = (1, 2, 2, 4),
         deep_supervision: int = 3,
-        skips: str = "mean",
+        skips: str = "zeros",
     ) -> None:
         super().__init__()
         if skips not in ("mean", "zeros"):

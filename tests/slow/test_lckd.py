@@ -90,10 +90,10 @@ def test_what_was_trained_is_evaluated_and_segments(workflow, tiny, phantom):
     infer.run()
     infer.finalize()
     assert len(list(Path(tiny["output_dir"]).glob("*_seg.nii.gz"))) == 2
-    other = workflow([*NAMES, "evaluate.json"], "train", **(tiny | {"skips": "zeros"}))
+    other = workflow([*NAMES, "evaluate.json"], "train", **(tiny | {"skips": "mean"}))
     with pytest.raises(RuntimeError) as refused:
         other.run()
-    assert 'was trained with skips "mean"' in repr(refused.getrepr(style="native"))
+    assert 'was trained with skips "zeros"' in repr(refused.getrepr(style="native"))
 
 
 def test_without_held_out_cases_training_is_refused_or_goes_on_if_told(workflow, tiny, phantom):

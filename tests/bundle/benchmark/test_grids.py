@@ -20,6 +20,7 @@ from bundle.benchmark.grids import (
     STAGE_2_ALONE,
     UNEVEN,
     VARIANTS,
+    VARIANTS_OF_ALL_SEEDS,
     methods,
     universal,
 )
@@ -278,7 +279,9 @@ def test_changes_of_gmd_are_one_thing_each(comparison):
 
 def test_variants_are_of_methods_of_the_grid(comparison):
     runs = [run for run in comparison.runs if run.group == "ablation"]
-    assert [(run.label, run.whole) for run in runs] == [(k, v[0]) for k, v in VARIANTS.items()]
+    planned = [*VARIANTS, *VARIANTS_OF_ALL_SEEDS * 2]
+    assert [(run.label, run.whole) for run in runs] == [(k, VARIANTS[k][0]) for k in planned]
+    assert [run.seed for run in runs] == [0] * len(VARIANTS) + [1, 2]
     by_label = {r.label: r for r in comparison.runs if (r.group, r.seed) == ("main", 0)}
     for run in runs:
         whole = by_label[run.whole]
