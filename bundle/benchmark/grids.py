@@ -331,8 +331,8 @@ def methods(
 
     Args:
         whole: True = every run with every seed, those of equal CPU time at all ratios; False =
-            outside of `CENTRE`, the two variants of GMD have the first seed alone, which brings the
-            grid down to what two cores do in some ten hours.
+            outside of `CENTRE`, the two variants of GMD have the first seed at `UNEVEN` alone,
+            which brings the grid down to what two cores do in less than ten hours.
         seeds: of the comparison; the specialists and most of VARIANTS have the first one alone.
         pretrain_epochs: of the universal model's first stage.
         train_epochs: of its second stage; every opponent gets the sum of both.
@@ -354,7 +354,7 @@ def methods(
             costly = other_methods(gaps, _COSTLY, seed, **lengths)
             if whole or gaps == CENTRE:
                 others += costly
-            elif seed == first:
+            elif seed == first and gaps == UNEVEN:
                 later += costly
             runs += [run for run in cell if run not in timed] + others
             if whole or gaps == CENTRE:
@@ -401,9 +401,9 @@ def _notes(whole: bool, phantom: Phantom) -> tuple[str, ...]:
     ]
     if not whole:
         notes.append(
-            f"Outside of a missing ratio of {CENTRE:g}, *{'* and *'.join(_COSTLY)}* have one seed, "
-            "and equal CPU time is given to modality_dropout alone: to fit into ten hours of two "
-            "cores. `--grid methods_whole` makes the rest, in the same folder."
+            f"Outside of a missing ratio of {CENTRE:g}, *{'* and *'.join(_COSTLY)}* have one seed "
+            f"at {uneven}, and equal CPU time is given to modality_dropout alone: to fit into ten "
+            "hours of two cores. `--grid methods_whole` makes the rest, in the same folder."
         )
     return tuple(notes)
 
