@@ -31,23 +31,28 @@ def _run_row(run: Run, result: Result | None) -> Row:
 
 
 def cost_rows(results: Results) -> list[Row]:
-    """One row for every kind of run: what one training costs, mean over ratios and seeds."""
-    kinds: dict[tuple[str, str], list[Result]] = {}
+    """One row for every kind of run and device: what one training costs, mean over the runs."""
+    kinds: dict[tuple[str, str], dict[str, list[Result]]] = {}
     for run in results.grid.runs:
         label = SPECIALISTS if run.group == "specialist" else run.label
-        found = kinds.setdefault((COMPARED.get(run.group, run.group), label), [])
+        found = kinds.setdefault((COMPARED.get(run.group, run.group), label), {})
         result = results.finished.get(run.name)
         if result is not None and not result.not_possible:
-            found.append(result)
-    return [_cost_row(kind, label, found) for (kind, label), found in kinds.items()]
+            found.setdefault(result.device, []).append(result)
+    return [
+        _cost_row(*kind, device, by_device[device]) if device else _cost_row(*kind, None, [])
+        for kind, by_device in kinds.items()
+        for device in sorted(by_device) or [None]
+    ]
 
 
-def _cost_row(kind: str, label: str, found: Sequence[Result]) -> Row:
+def _cost_row(kind: str, label: str, device: str | None, found: Sequence[Result]) -> Row:
     steps = mean_and_spread([result.steps for result in found])[0]
     seconds = mean_and_spread([result.cpu_seconds for result in found])[0]
     return {
         "comparison": kind,
         "method": label,
+        "device": device,
         "runs": len(found),
         "steps": steps,
         "cpu_seconds": seconds,

@@ -209,11 +209,12 @@ def subsets_table(rows: Sequence[Row], what: str = "dice", corner: str = "given,
 
 def costs_table(rows: Sequence[Row]) -> str:
     """Steps and CPU time of one training of each kind."""
-    header = ["training", "kind", "runs", "steps", "CPU s", "CPU ms a step"]
+    header = ["training", "kind", "on", "runs", "steps", "CPU s", "CPU ms a step"]
     body = [
         [
             str(row["method"]),
             str(row["comparison"]),
+            DASH if row["device"] is None else str(row["device"]),
             str(row["runs"]),
             _rounded(row["steps"]),
             _rounded(row["cpu_seconds"]),

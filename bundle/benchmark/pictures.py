@@ -95,7 +95,7 @@ def _line(
 
 
 def draw_overview(rows: Sequence[Row]) -> Figure:
-    """Draw each method's Dice against the CPU time of its training.
+    """Draw each method's Dice against the time of its training, in units of the equal time.
 
     A dot = equal steps, a square = equal CPU time; of one method, they are joined.
 
@@ -105,17 +105,20 @@ def draw_overview(rows: Sequence[Row]) -> Figure:
     figure, axes = _figure(7, 4 + 0.1 * len(rows))
     for place, row in enumerate(rows):
         points = [
-            (row[f"cpu_seconds{kind}"], 100 * row[f"dice{kind}"], marker)
-            for kind, marker in (("", "o"), ("_equal_time", "s"))
-            if row[f"dice{kind}"] is not None and row[f"cpu_seconds{kind}"] is not None
+            (time, 100 * dice, marker)
+            for time, dice, marker in (
+                (row["time"], row["dice"], "o"),
+                (1.0, row["dice_equal_time"], "s"),
+            )
+            if time is not None and dice is not None
         ]
         colour = _COLOURS[place % len(_COLOURS)]
         label = row["method"]
-        for seconds, dice, marker in points:
-            axes.plot(seconds, dice, marker, color=colour, markersize=6, label=label)
+        for time, dice, marker in points:
+            axes.plot(time, dice, marker, color=colour, markersize=6, label=label)
             label = None
         axes.plot([p[0] for p in points], [p[1] for p in points], color=colour, linewidth=1)
-    axes.set(xlabel="CPU time of a training (s)", ylabel="Dice (%)")
+    axes.set(xlabel="CPU time of a training (the reference's = 1)", ylabel="Dice (%)")
     axes.set_title("Equal steps (dots) and equal CPU time (squares)", fontsize=11, color=INK)
     axes.grid(color=FAINT, linewidth=0.6)
     if axes.get_legend_handles_labels()[0]:

@@ -289,7 +289,7 @@ def _costs(rows: Sequence[Row]) -> str:
             "## Cost of one training",
             "",
             "Means over missing ratios and seeds; CPU seconds of one core, data preparation "
-            "included, evaluation not.",
+            "included, evaluation not. Compare those of one device only.",
             "",
             markdown.costs_table(rows).rstrip(),
         ]

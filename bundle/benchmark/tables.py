@@ -89,20 +89,19 @@ def _overview_row(results: Results, label: str, centre: float) -> Row:
     # The reference's training is what sets the time.
     group: Group = "main" if label == results.grid.reference else "wall_clock"
     time = _method_row(results, group, label, centre)
+    first, second = results.of("main", label, centre), results.of(group, label, centre)
     return {
         **{key: value for key, value in steps.items() if key not in ("comparison", "ratio")},
-        "cpu_seconds": _cpu_seconds(results.of("main", label, centre)),
+        # What the equal steps cost, in units of the equal time: of one device, whichever it was.
+        "time": mean_and_spread(
+            [first[seed].steps / second[seed].steps for seed in first.keys() & second.keys()]
+        )[0],
         "seeds_equal_time": time["seeds"],
         "dice_equal_time": time["dice"],
         "spread_equal_time": time["spread"],
         "worst_subset_equal_time": time["worst_subset"],
         "worst_dice_equal_time": time["worst_dice"],
-        "cpu_seconds_equal_time": _cpu_seconds(results.of(group, label, centre)),
     }
-
-
-def _cpu_seconds(found: Mapping[int, Result]) -> float | None:
-    return mean_and_spread([result.cpu_seconds for result in found.values()])[0]
 
 
 def method_rows(results: Results) -> list[Row]:

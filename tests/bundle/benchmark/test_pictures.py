@@ -69,21 +69,21 @@ def test_rates_by_modality_stand_aside_and_are_not_joined_to_the_ratios():
 
 
 def test_the_overview_has_a_dot_and_a_square_for_what_is_known():
-    names = ("dice", "cpu_seconds", "dice_equal_time", "cpu_seconds_equal_time")
+    names = ("dice", "time", "dice_equal_time")
     rows = [
         {"method": name, **dict(zip(names, values, strict=True))}
         for name, values in (
-            ("both", (0.5, 100.0, 0.6, 200.0)),
-            ("half", (0.4, 300.0, None, None)),
-            ("none", (0.8, None, None, None)),
+            ("both", (0.5, 0.6, 0.7)),
+            ("half", (0.4, None, 0.5)),
+            ("none", (0.8, None, None)),
         )
     ]
     figure = draw_overview(rows)
     (axes,) = figure.axes
     points = [line for line in axes.lines if line.get_marker() != "None"]
-    assert [line.get_marker() for line in points] == ["o", "s", "o"]
-    assert [line.get_xdata()[0] for line in points] == [100, 200, 300]
-    assert [line.get_ydata()[0] for line in points] == pytest.approx([50, 60, 40])
+    assert [line.get_marker() for line in points] == ["o", "s", "s"]
+    assert [line.get_xdata()[0] for line in points] == [0.6, 1, 1]
+    assert [line.get_ydata()[0] for line in points] == pytest.approx([50, 70, 50])
     assert axes.get_legend_handles_labels()[1] == ["both", "half"]
 
 

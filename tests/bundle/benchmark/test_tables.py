@@ -170,8 +170,11 @@ def test_the_overview_joins_dice_of_both_comparisons_with_the_costs(grid, record
         + tuple(run for run in grid.runs if run.group == "specialist"),
     )
     grid = replace(grid, reference="universal", baseline="modality_dropout")
+    longer = {"steps": 60, "epochs": 6, "training_cases": 3, "cpu_seconds": 12.0}
     for run in grid.runs:
-        record(grid, run, {"universal": 0.7}.get(run.label, 0.6 + 0.05 * (run.group != "main")))
+        dice = {"universal": 0.7}.get(run.label, 0.6 + 0.05 * (run.group != "main"))
+        others = {"stages": [longer]} if run.group == "wall_clock" else {}
+        record(grid, run, dice, **others)
     costs = {
         "seconds": {"plain step": 2.0, "stage 2 step": 5.0},
         "parameters": {"plain": 100, "personalised": 110},
@@ -188,7 +191,7 @@ def test_the_overview_joins_dice_of_both_comparisons_with_the_costs(grid, record
     assert [row["seeds"] for row in (first, second, third)] == [2, 2, 1]
     assert (first["step"], second["step"], first["parameters"]) == (2.5, 1.0, 1.1)
     assert (third["step"], third["parameters"], first["inference"]) == (1.0, 15.0, None)
-    assert (first["cpu_seconds"], third["cpu_seconds"]) == (6.0, None)
+    assert [row["time"] for row in (first, second, third)] == [1.0, 0.5, None]
 
 
 def test_an_ablation_is_what_it_changes(tables):
@@ -207,6 +210,17 @@ def test_subsets_come_with_the_specialists_where_nothing_is_missing(tables):
 def test_costs_are_means_of_one_training(tables):
     row = pick(tables()["costs"], method="specialists")
     assert [row[k] for k in ("runs", "steps", "cpu_seconds", "cpu_ms_per_step")] == [3, 30, 6, 200]
+
+
+def test_costs_of_two_devices_are_not_mixed(grid, record, tmp_path):
+    on_gpu, *others = (run for run in grid.runs if run.label == "less")
+    record(grid, on_gpu, device="GPU")
+    for run in others:
+        record(grid, run)
+    rows = all_tables(read_results(grid, tmp_path))["costs"]
+    found = [(row["device"], row["runs"]) for row in rows if row["method"] == "less"]
+    assert found == [("GPU", 1), ("cpu", 1)]
+    assert pick(rows, method="ours")["device"] is None
 
 
 def test_what_is_missing_is_none_and_costs_no_other_number(tables):
