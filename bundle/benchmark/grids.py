@@ -394,6 +394,9 @@ def _notes(whole: bool, phantom: Phantom) -> tuple[str, ...]:
         "Dynamic Sharing. GMD's rule and the mean variant of PCGrad are one and the same.",
         "A step of GMD and its variants computes the losses of up to four subsets: equal steps are "
         "not equal work, hence equal CPU time beside them.",
+        f"The CPU time to be equal to is that of universal's training at {uneven}, of the same "
+        "seed and on a device of the same kind; for modality_dropout, at the same missing ratio. A "
+        "step of that training costs the same whatever is missing.",
         f"LCKD elects its teachers on the phantom's {phantom.validation} validation cases, which "
         "no other method reads.",
         "The specialists have one seed, and so have those variants of LCKD and GMD whose row under "

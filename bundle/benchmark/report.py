@@ -170,7 +170,7 @@ def _methods(rows: Sequence[Row], results: Results) -> str:
             "deviation over seeds. *Equal steps* (where nothing is said): as many optimiser steps, "
             "of the same batch size, as all stages of the reference together. *Equal CPU time*: as "
             "many epochs as fit into the CPU seconds that the reference's training took, of the "
-            "same missing ratio and seed.",
+            "same seed.",
             "",
             markdown.methods_table(rows),
             "![Dice against the missing ratio](dice.png)",
