@@ -73,7 +73,7 @@ VARIANTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "GMD, mean_where_shared": ("GMD", {"reduction": "mean_where_shared"}),
 }
 # The others have one seed.
-VARIANTS_OF_ALL_SEEDS = ("LCKD, mean skips",)
+VARIANTS_OF_ALL_SEEDS = ("LCKD, mean skips", "LCKD, no distillation")
 _OTHERS = ("LCKD", "GMD")
 _COSTLY = (GMD_NOT_DECOUPLED, PCGRAD_UNET)
 # The first sets the CPU time, the second gets it from `main_runs`.
