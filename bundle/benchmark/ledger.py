@@ -40,13 +40,13 @@ def cost_rows(results: Results) -> list[Row]:
         if result is not None and not result.not_possible:
             found.setdefault(result.device, []).append(result)
     return [
-        _cost_row(*kind, device, by_device[device]) if device else _cost_row(*kind, None, [])
+        _cost_row(*kind, device, by_device.get(device, []))
         for kind, by_device in kinds.items()
-        for device in sorted(by_device) or [None]
+        for device in sorted(by_device) or [""]
     ]
 
 
-def _cost_row(kind: str, label: str, device: str | None, found: Sequence[Result]) -> Row:
+def _cost_row(kind: str, label: str, device: str, found: Sequence[Result]) -> Row:
     steps = mean_and_spread([result.steps for result in found])[0]
     seconds = mean_and_spread([result.cpu_seconds for result in found])[0]
     return {

@@ -214,7 +214,7 @@ def costs_table(rows: Sequence[Row]) -> str:
         [
             str(row["method"]),
             str(row["comparison"]),
-            DASH if row["device"] is None else str(row["device"]),
+            row["device"] or DASH,
             str(row["runs"]),
             _rounded(row["steps"]),
             _rounded(row["cpu_seconds"]),
