@@ -133,7 +133,8 @@ def check_made_for(path: str, made_for: Mapping[str, Any]) -> None:
         if name in found and json.dumps(found[name]) != json.dumps(wanted):
             raise ValueError(
                 f"{path} was trained with {name} {json.dumps(found[name])}, this config has "
-                f"{json.dumps(wanted)}. Give the overlay that it was trained with."
+                f"{json.dumps(wanted)}. Give the overlay that it was trained with, and its {name} "
+                "if that was overridden or the default has changed since."
             )
 
 

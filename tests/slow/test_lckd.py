@@ -93,7 +93,9 @@ def test_what_was_trained_is_evaluated_and_segments(workflow, tiny, phantom):
     other = workflow([*NAMES, "evaluate.json"], "train", **(tiny | {"skips": "mean"}))
     with pytest.raises(RuntimeError) as refused:
         other.run()
-    assert 'was trained with skips "zeros"' in repr(refused.getrepr(style="native"))
+    told = repr(refused.getrepr(style="native"))
+    assert 'was trained with skips "zeros"' in told
+    assert "and its skips if that was overridden or the default has changed since" in told
 
 
 def test_without_held_out_cases_training_is_refused_or_goes_on_if_told(workflow, tiny, phantom):
