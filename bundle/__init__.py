@@ -2,13 +2,71 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from importlib.machinery import PathFinder
 from pathlib import Path
+from types import TracebackType
 
 __version__ = "0.3.1"
 
 ROOT = str(Path(__file__).resolve().parent.parent)
+
+
+class MovedNames:
+    """Last on Python's list of finders: tells where a module or a name of version 0.3 is now.
+
+    MONAI and NVFlare build what a config or a job names; an old name ends there with the new one.
+    """
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> None:
+        """Find nothing.
+
+        Raises:
+            ImportError: `name` was a module, or a name in one, up to version 0.3.
+        """
+        if name.partition(".")[0] in ("bundle", "federation") and (moves := where_now(name)):
+            raise ImportError(moves)
+
+
+def where_now(name: str) -> str | None:
+    """Say what a module or a name of version 0.3 is called now; None = it was none."""
+    text = (Path(__file__).parent / "moved_names.json").read_text(encoding="utf-8")
+    table: dict[str, str] = json.loads(text)
+    if name not in table:
+        return None
+    names = [*(old for old in table if old.startswith(f"{name}.")), name]
+    moves = "; ".join(f"{old} is now {table[old]}" for old in names)
+    return f"{moves}. Change the name in the config, job or script that has it."
+
+
+def __getattr__(name: str) -> object:
+    """Tell where `bundle.name` is now, for expressions in configs.
+
+    Raises:
+        AttributeError: always.
+    """
+    moves = None if name.startswith("_") else where_now(f"bundle.{name}")
+    raise AttributeError(moves or f"module 'bundle' has no attribute {name!r}")
+
+
+def _say_cause_last(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Print a traceback as usual, then what is behind MONAI's "Failed to evaluate ..."."""
+    sys.__excepthook__(kind, error, trace)
+    cause = error
+    while str(cause).startswith("Failed to ") and cause.__cause__ is not None:
+        cause = cause.__cause__
+    if cause is not error:
+        print(f"{type(cause).__name__}: {cause}", file=sys.stderr)
+
+
+sys.meta_path.append(MovedNames)
+# Of a program that merely imports the bundle, the hook is none of our business.
+if getattr(sys.modules["__main__"].__spec__, "name", None) == "monai.bundle.__main__":
+    sys.excepthook = _say_cause_last
 
 
 def flag(value: object) -> bool:

@@ -43,7 +43,7 @@ def phantom(
         naming: whose file names: phantom, brats2018, brats2019, brats2020, brats2021 or brats2023.
     """
     from bundle.data.datalist import SECTIONS
-    from bundle.data.phantom import write_phantom
+    from bundle.phantom.data_set import write_phantom
 
     counts = sections if isinstance(sections, Mapping) else _section_counts(sections, SECTIONS)
     sizes = _numbers(spacing_mm)
@@ -170,11 +170,11 @@ def prompts(
         modalities: names in the network's order, such as t1,t1ce,t2,flair.
         seed: of random.
     """
-    from bundle.prompts import prompt_bank, save_prompt_bank
+    from bundle.prompts.bank import prompt_bank, save_prompt_bank
 
     names = _names(modalities)
     if source == "clip":
-        from bundle.clip_text import clip_prompt_bank
+        from bundle.prompts.clip import clip_prompt_bank
 
         bank = clip_prompt_bank(names, str(model), str(pretrained))
     else:
@@ -237,7 +237,7 @@ def features(
         epochs: passes over the training samples.
         seed: of the made-up set, of what is missing, of weights and order.
     """
-    from bundle.features import compare
+    from bundle.sentiment.compare import compare
 
     compare(str(output_dir), _path(file), ratio, epochs, seed)
 
@@ -254,7 +254,7 @@ def package(
             configs/brats2018.yaml; known for the demonstration's weights.
         data: what the weights were trained on, in words, for metadata and model card.
     """
-    from bundle.package import package as write_package
+    from bundle.delivery.package import package as write_package
 
     overlays = () if overlay is None else _names(overlay)
     path = write_package(str(output), _path(weights), overlays, _path(data))
@@ -274,8 +274,8 @@ def export(
         image_only: leave `present` out: a channel that is zero everywhere is then absent, which
             holds for whole cases, not for windows.
     """
-    from bundle.export import export as write_export
-    from bundle.trained import find_trained
+    from bundle.delivery.export import export as write_export
+    from bundle.delivery.trained_model import find_trained
 
     trained = find_trained(_path(weights), () if overlay is None else _names(overlay))
     path = write_export(trained.network(), str(output), trained.note(), image_only)
@@ -304,7 +304,7 @@ def label(
         port: where to listen.
         start: false = only lay everything out, and say how to start it.
     """
-    from bundle.label_server import prepare
+    from bundle.delivery.label_server import prepare
 
     overlays = () if overlay is None else _names(overlay)
     server = prepare(output_dir, _path(weights), overlays, _path(studies), str(app), int(port))

@@ -13,7 +13,7 @@ from typing import Any
 import fire
 from federation.census import CensusRecipe
 from federation.job import ModalityRecipe, Plan, Privacy
-from federation.stages import Stage, installed_identity
+from federation.protocol.stages import Stage, installed_identity
 from nvflare.recipe.spec import Recipe
 
 FOLDER = Path(__file__).resolve().parent

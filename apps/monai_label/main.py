@@ -83,7 +83,7 @@ class Disagreement(ScoringMethod):
             segmentations see any comes first.
         """
         # Only now: MONAI Label has to load the code that lies beside the model.
-        from bundle.byproducts import complete, disagreement
+        from bundle.inference.extra_outputs import complete, disagreement
 
         found: list[float] = []
 

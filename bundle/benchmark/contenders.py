@@ -14,18 +14,18 @@ from torch import Tensor, nn
 
 from bundle.benchmark.plan import GMD_NOT_DECOUPLED, PCGRAD_UNET
 from bundle.methods.base import Method
-from bundle.methods.codistillation import CoDistillation
-from bundle.methods.distribution_approximation import DistributionApproximation
-from bundle.methods.gmd import GMD
-from bundle.methods.lckd import LCKD
-from bundle.methods.masked_pretraining import MaskedPretraining
-from bundle.methods.modality_dropout import ModalityDropout
+from bundle.methods.baselines.modality_dropout import ModalityDropout
+from bundle.methods.gmd.method import GMD
+from bundle.methods.lckd.method import LCKD
+from bundle.methods.universal.codistillation import CoDistillation
+from bundle.methods.universal.distribution import DistributionApproximation
+from bundle.methods.universal.pretraining import MaskedPretraining
 from bundle.modalities import BRATS_MODALITIES, brain_mask, keep_only
 from bundle.networks.descriptors import DESCRIPTORS
 from bundle.networks.distribution_bank import DistributionBank
 from bundle.networks.dynamic_sharing import DynamicSharing
 from bundle.networks.placement import place
-from bundle.networks.shared_encoder import SharedEncoderNetwork
+from bundle.networks.scan_encoder import ScanEncoderNetwork
 from bundle.networks.unet import UNet
 from bundle.networks.universal import UniversalNetwork
 
@@ -137,7 +137,7 @@ NETWORKS: Mapping[str, Callable[[], nn.Module]] = {
     PLAIN: lambda: _made(UNet),
     "personalised": lambda: _made(UniversalNetwork).personalise(torch.tensor(SUBSET)),
     "universal": lambda: _made(UniversalNetwork),
-    "LCKD": lambda: _made(SharedEncoderNetwork),
+    "LCKD": lambda: _made(ScanEncoderNetwork),
     "GMD personalised": lambda: _made(DynamicSharing).personalise(torch.tensor(SUBSET)),
     "GMD": lambda: _made(DynamicSharing),
 }

@@ -257,7 +257,7 @@ def universal(
     train_epochs: int = 100,
     phantom: Phantom = Phantom(),  # noqa: B008 - frozen
 ) -> Grid:
-    """Plan the evidence for the universal model of DESIGN.md section 1.1.
+    """Plan the evidence for the universal model of design.md section 1.1.
 
     Args:
         seeds: of the main comparison.

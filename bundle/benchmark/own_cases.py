@@ -11,8 +11,8 @@ from pathlib import Path
 from bundle.benchmark.plan import OwnCases
 from bundle.data.datalist import load_datalist
 from bundle.data.degrade import degrade
-from bundle.datasets import complete_cases, labelled_cases
 from bundle.modalities import BRATS_MODALITIES
+from bundle.training.datasets import complete_cases, labelled_cases
 
 _DRAWS = 1000
 

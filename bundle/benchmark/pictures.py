@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from bundle.atomic import written_atomically
 from bundle.benchmark.plan import Missing
 from bundle.benchmark.results import Row
-from bundle.heatmap import FAINT, INK
+from bundle.evaluation.heatmap import FAINT, INK
 
 # Okabe and Ito's colours, which people who do not tell red from green can tell apart.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#808080")

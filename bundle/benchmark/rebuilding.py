@@ -21,9 +21,9 @@ from bundle.benchmark.plan import Phantom
 from bundle.benchmark.provenance import code_digest
 from bundle.benchmark.runs import run_configs, whole_phantom
 from bundle.data.datalist import load_datalist, write_datalist
-from bundle.datasets import CaseSubsets, labelled_cases
-from bundle.methods.distribution_approximation import KINDS
+from bundle.methods.universal.distribution import KINDS
 from bundle.modalities import BRATS_MODALITIES, presence
+from bundle.training.datasets import CaseSubsets, labelled_cases
 
 logger = logging.getLogger(__name__)
 

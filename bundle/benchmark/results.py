@@ -13,7 +13,7 @@ import numpy as np
 
 from bundle.atomic import write_text_atomically
 from bundle.benchmark.plan import Grid, Group, Missing, Run
-from bundle.metrics import Score
+from bundle.evaluation.metrics import Score
 
 # {subset: {region: [Dice of every case, in the order of the record's `cases`]}}
 Dice = Mapping[str, Mapping[str, Sequence[float]]]

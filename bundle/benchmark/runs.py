@@ -18,11 +18,11 @@ from bundle.benchmark.plan import Phantom, Run, Stage
 from bundle.benchmark.provenance import CONFIGS, circumstances, device_name, files_of
 from bundle.benchmark.results import Result, compact_dice, record_path, write_record
 from bundle.data.datalist import load_datalist
-from bundle.data.demo import phantom_with_gaps
-from bundle.data.phantom import ensure_phantom
-from bundle.datasets import formable
+from bundle.evaluation.tables import read_csv
 from bundle.modalities import BRATS_MODALITIES
-from bundle.report import read_csv
+from bundle.phantom.data_set import ensure_phantom
+from bundle.phantom.gaps import phantom_with_gaps
+from bundle.training.datasets import formable
 
 _PHANTOM_SEED = 0
 

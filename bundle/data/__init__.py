@@ -1,0 +1,1 @@
+"""What a case is: the datalist, file names, checks, gaps and sites."""

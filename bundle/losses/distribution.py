@@ -66,7 +66,7 @@ def marginal_matching(descriptors: Tensor, mean: Tensor, cov: Tensor) -> Tensor:
     Returns:
         () float without unit, at least 0; exactly 0 if P is 0. Never NaN for finite descriptors.
 
-    Source: our reading of the "distribution approximation" of arXiv 2406.01987 (DESIGN.md 1.1).
+    Source: our reading of the "distribution approximation" of arXiv 2406.01987 (design.md 1.1).
     """
     patches, features = descriptors.shape
     if patches == 0:
@@ -102,7 +102,7 @@ def marginal_excess(descriptors: Tensor, mean: Tensor, cov: Tensor, sizes: Tenso
         () float without unit, at least 0, which it is for whatever varies less and is as bright;
         exactly 0 if P is 0. Never NaN for finite descriptors.
 
-    Source: ours (DESIGN.md section 1.1).
+    Source: ours (design.md section 1.1).
     """
     patches, features = descriptors.shape
     if patches == 0:
@@ -140,7 +140,7 @@ def conditional_matching(
     Returns:
         () float without unit, at least 0; 0 where all is as expected, and exactly 0 if P is 0.
 
-    Source: our reading of the "distribution approximation" of arXiv 2406.01987 (DESIGN.md 1.1).
+    Source: our reading of the "distribution approximation" of arXiv 2406.01987 (design.md 1.1).
     """
     if len(descriptors) == 0:
         return descriptors.new_zeros(())

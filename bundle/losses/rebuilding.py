@@ -18,7 +18,7 @@ def rebuilding_error(rebuilt: Tensor, image: Tensor, present: Tensor, brain: Ten
         () float32, unit squared, at least 0; exactly 0 if nothing counts (pure background).
 
     Source: He et al. 2022 (arXiv 2111.06377); that every known voxel counts, masked or not, is ours
-        (DESIGN.md section 1.1).
+        (design.md section 1.1).
     """
     counts = brain & present[:, :, None, None, None]
     error = (rebuilt.float() - image.float()).masked_fill(~counts, 0)

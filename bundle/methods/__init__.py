@@ -1,0 +1,1 @@
+"""The methods, one folder each, and the contract that they keep (`base`)."""

@@ -1,4 +1,4 @@
-"""The contract between a method and the engine that trains it (DESIGN.md section 5)."""
+"""The contract between a method and the engine that trains it (design.md section 5)."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Networks, one a file; their parameter names are what federations and weight files go by."""

@@ -52,7 +52,7 @@ def patch_descriptors(image: Tensor, brain: Tensor, patch: int) -> PatchDescript
     Raises:
         ValueError: shapes that do not fit, or a patch below 2 voxels or larger than the image.
 
-    Source: our reading of the "distribution approximation" of arXiv 2406.01987 (DESIGN.md 1.1).
+    Source: our reading of the "distribution approximation" of arXiv 2406.01987 (design.md 1.1).
     """
     _check(image, brain, patch)
     image = image.to(torch.promote_types(image.dtype, torch.float32))

@@ -110,7 +110,7 @@ class DistributionBank(nn.Module):
     Attributes:
         version: how often the statistics have changed, loading included.
 
-    Source: our reading of the "distribution approximation" of arXiv 2406.01987 (DESIGN.md 1.1).
+    Source: our reading of the "distribution approximation" of arXiv 2406.01987 (design.md 1.1).
     """
 
     additive_statistics: ClassVar[tuple[str, ...]] = ("counts", "sums", "squares", "products")

@@ -42,7 +42,7 @@ class SharedBlock(nn.Module):
         return out
 
 
-class SharedEncoder(nn.Module):
+class SharedConvolutions(nn.Module):
     """SegResNet's encoder for volumes of one modality at a time.
 
     Args:
@@ -89,7 +89,7 @@ class DynamicSharing(nn.Module):
 
     Source: our reading of Dynamic Sharing, arXiv 2402.16318. Its public code runs a whole U-Net for
         each modality, absent ones too, and averages logits; ours averages features at every level,
-        skips too, in front of one decoder (DESIGN.md section 1.3).
+        skips too, in front of one decoder (design.md section 1.3).
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class DynamicSharing(nn.Module):
         super().__init__()
         body = UNet(1, regions, filters, blocks_down, deep_supervision)
         self.modalities = modalities
-        self.encoder = SharedEncoder(body.encoder, modalities)
+        self.encoder = SharedConvolutions(body.encoder, modalities)
         self.decoder = body.decoder
 
     def encode_modalities(self, image: Tensor, present: Tensor) -> list[list[Tensor]]:
@@ -219,7 +219,9 @@ class PersonalisedSharing(nn.Module):
         places: the subset's places among the M modalities.
     """
 
-    def __init__(self, encoder: SharedEncoder, decoder: Decoder, places: Sequence[int]) -> None:
+    def __init__(
+        self, encoder: SharedConvolutions, decoder: Decoder, places: Sequence[int]
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         self.decoder = decoder

@@ -18,7 +18,7 @@ class Hypernetwork(nn.Module):
         outputs: P, how many numbers to write for each case.
         hidden: width of the one hidden layer.
 
-    Source: our reading of the CLIP-driven hypernetwork of arXiv 2406.01987, DESIGN.md section 1.1.
+    Source: our reading of the CLIP-driven hypernetwork of arXiv 2406.01987, design.md section 1.1.
     """
 
     def __init__(self, modalities: int, outputs: int, hidden: int = 64) -> None:

@@ -48,7 +48,7 @@ class MaskedAutoencoder(nn.Module):
         ValueError: `encoders` is neither.
 
     Source: our reading of the masked autoencoder of arXiv 2406.01987; the encoder is M3AE's and
-        SegResNet's, the decoder MONAI's feature pyramid (DESIGN.md section 1.1).
+        SegResNet's, the decoder MONAI's feature pyramid (design.md section 1.1).
     """
 
     def __init__(

@@ -47,7 +47,7 @@ class ModalityEncoders(nn.Module):
         filters, blocks_down: as in `bundle.networks.unet.UNet`, of every encoder.
         stand_in_size: see `bundle.networks.stand_in.StandIn`.
 
-    Source: ours; fusion by the mean as in DESIGN.md section 1.3, for DESIGN.md section 6.
+    Source: ours; fusion by the mean as in design.md section 1.3, for design.md section 6.
     """
 
     def __init__(

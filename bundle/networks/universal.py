@@ -33,7 +33,7 @@ class UniversalNetwork(nn.Module):
     Raises:
         ValueError: `deep_supervision` does not suit `blocks_down`, or `encoders` is unknown.
 
-    Source: our reading of arXiv 2406.01987, DESIGN.md section 1.1.
+    Source: our reading of arXiv 2406.01987, design.md section 1.1.
     """
 
     def __init__(

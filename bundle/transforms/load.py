@@ -23,8 +23,8 @@ from bundle.data.volumes import (
     read_volumes,
     read_voxels,
 )
-from bundle.hosts import answer, settle_format
 from bundle.modalities import FILE_SUFFIXES, check_known, check_modalities
+from bundle.transforms.monai_label import answer, settle_format
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +82,8 @@ class LoadModalitiesd(MapTransform):
             CaseError: whatever is wrong, naming case and file: a missing or unreadable file, grids
                 that differ, NaN, two files of one modality, no modality recognisable or present.
             ValueError: a dict that names an unknown modality.
-            Exception: in a server, what makes it send these messages (`bundle.hosts.answer`).
+            Exception: in a server, what makes it send these messages
+                (`bundle.transforms.monai_label.answer`).
         """
         try:
             return self._load(data)

@@ -19,7 +19,7 @@ from nvflare.recipe.spec import Recipe
 from bundle.data.census import modality_counts, table
 from bundle.data.datalist import SECTIONS, load_datalist
 from bundle.modalities import BRATS_MODALITIES
-from federation.site import Site, find_site
+from federation.settings import Site, find_site
 
 CASES = "cases"
 MIN_COUNT = 5

@@ -26,16 +26,16 @@ from bundle.benchmark.provenance import circumstances
 from bundle.benchmark.rebuilding import score_network
 from bundle.benchmark.results import compact_dice
 from bundle.benchmark.runs import output_into
-from bundle.checkpoints import load_weights
-from bundle.datasets import CaseSubsets, labelled_cases
+from bundle.evaluation.tables import read_csv
 from bundle.modalities import BRATS_MODALITIES, subset_name
-from bundle.report import read_csv
+from bundle.training.datasets import CaseSubsets, labelled_cases
+from bundle.training.weights import load_weights
 from federation.evidence_report import write_report
 from federation.job import Plan
-from federation.persistor import PRETRAINED
-from federation.round_log import ROUNDS, read_log
+from federation.protocol.stages import Stage, read_workflow
+from federation.server.persistor import PRETRAINED
+from federation.server.round_log import ROUNDS, read_log
 from federation.simulate import SITES, demo_plan, evaluate, prepare_sites, run_in_simulator
-from federation.stages import Stage, read_workflow
 
 # More cases to test on than the demonstration has; none of them is at a site.
 CASES = {"training": 24, "validation": 12, "testing": 16}

@@ -6,8 +6,8 @@ from typing import Any
 
 import fire
 
-from federation.server_checkpoint import export_model
-from federation.stages import Stage, read_workflow
+from federation.protocol.stages import Stage, read_workflow
+from federation.server.checkpoint import export_model
 
 
 def export(source: str, target: str, configs: Any, settings: Any = None) -> None:

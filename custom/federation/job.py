@@ -10,13 +10,13 @@ from nvflare.job_config.api import FedJob
 from nvflare.job_config.defs import FilterType
 from nvflare.recipe.spec import Recipe
 
-from federation.aggregator import ModalityAggregator
-from federation.controller import VALIDATE, ModalityFedAvg
-from federation.executor import BundleTrainer
-from federation.persistor import PRETRAINED, BundlePersistor
-from federation.precision import FullPrecision, HalfPrecision
-from federation.privacy import GaussianPrivacy
-from federation.stages import Stage, read_workflow
+from federation.filters.half_precision import FullPrecision, HalfPrecision
+from federation.filters.privacy import GaussianPrivacy
+from federation.protocol.stages import Stage, read_workflow
+from federation.server.aggregator import ModalityAggregator
+from federation.server.controller import VALIDATE, ModalityFedAvg
+from federation.server.persistor import PRETRAINED, BundlePersistor
+from federation.site.executor import BundleTrainer
 
 # Seconds between two requests for a task; NVFlare's own 2 s are most of a short round.
 _REQUEST_INTERVAL = 0.1
@@ -28,7 +28,7 @@ _ACCOUNT = "privacy_account.json"
 
 @dataclass(frozen=True)
 class Privacy:
-    """Differential privacy of what leaves a site, see `federation.privacy.GaussianPrivacy`."""
+    """Differential privacy of what leaves a site, see `filters.privacy.GaussianPrivacy`."""
 
     clip_norm: float
     noise_multiplier: float

@@ -10,7 +10,7 @@ import yaml
 
 from bundle.atomic import write_text_atomically
 from federation.policy import allow, forbid_code, keep_logs_home, store_jobs_in
-from federation.site import LOCAL_FILE, read_site
+from federation.settings import LOCAL_FILE, read_site
 
 _SERVER_FILE = "startup/fed_server.json"
 _PATHS = ("datalist_file", "dataset_dir", "cache_dir", "state_dir")
@@ -28,9 +28,9 @@ def prepare(
         folder: the participant's, with `startup` and `local` in it.
         allow_code: do not refuse jobs that bring code.
         job_store: the server's store of jobs; default in its folder.
-        settings: the participant's own (`federation.site`): datalist_file, dataset_dir, cache_dir,
-            state_dir, device, num_workers, amp, channels_last, check, on_bad_case. The state goes
-            into its folder if nothing else is said.
+        settings: the participant's own (`federation.settings`): datalist_file, dataset_dir,
+            cache_dir, state_dir, device, num_workers, amp, channels_last, check, on_bad_case. The
+            state goes into its folder if nothing else is said.
 
     Raises:
         FileNotFoundError: there is no such participant.

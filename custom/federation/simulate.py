@@ -17,14 +17,14 @@ import yaml
 from nvflare.recipe import SimEnv
 
 from bundle.data.partition import parse_plan, partition
-from bundle.data.phantom import ensure_phantom
 from bundle.modalities import BRATS_MODALITIES
+from bundle.phantom.data_set import ensure_phantom
 from federation.job import ModalityRecipe, Plan
-from federation.picture import draw_rounds
 from federation.policy import allow
-from federation.round_log import ROUNDS, VALIDATIONS, read_log
-from federation.site import VARIABLE
-from federation.stages import Stage, read_workflow
+from federation.protocol.stages import Stage, read_workflow
+from federation.server.round_log import ROUNDS, VALIDATIONS, read_log
+from federation.server.rounds_picture import draw_rounds
+from federation.settings import VARIABLE
 
 SITES = "site-1:t1+t1ce+t2+flair;site-2:t1ce+flair;site-3:t1+t2;site-4:t2"
 CASES = {"training": 24, "validation": 12, "testing": 8}

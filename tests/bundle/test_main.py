@@ -72,7 +72,7 @@ def test_strict_turns_problems_into_status_1(datalist, tmp_path):
 
 
 def test_the_phantom_verb_offers_what_the_phantom_takes():
-    from bundle.data.phantom import write_phantom
+    from bundle.phantom.data_set import write_phantom
 
     assert list(inspect.signature(VERBS["phantom"]).parameters) == list(
         inspect.signature(write_phantom).parameters
@@ -80,7 +80,7 @@ def test_the_phantom_verb_offers_what_the_phantom_takes():
 
 
 def test_the_prompts_verb_writes_a_bank_without_clip_too(tmp_path, capsys):
-    from bundle.prompts import prompt_bank
+    from bundle.prompts.bank import prompt_bank
 
     output = tmp_path / "2020"
     assert main(["prompts", str(output), "--source", "presence", "--modalities", "a,b"]) == 0
@@ -99,7 +99,7 @@ def test_the_prompts_verb_says_what_is_wrong_and_writes_nothing(tmp_path, capsys
 
 
 def test_the_prompts_verb_has_the_defaults_of_the_function_that_it_calls():
-    from bundle.clip_text import clip_prompt_bank
+    from bundle.prompts.clip import clip_prompt_bank
 
     verb = inspect.signature(VERBS["prompts"]).parameters
     wanted = inspect.signature(clip_prompt_bank).parameters
@@ -108,7 +108,7 @@ def test_the_prompts_verb_has_the_defaults_of_the_function_that_it_calls():
 
 
 def test_the_features_verb_has_the_defaults_of_the_function_that_it_calls():
-    from bundle.features import compare
+    from bundle.sentiment.compare import compare
 
     verb = inspect.signature(VERBS["features"]).parameters
     wanted = inspect.signature(compare).parameters
@@ -117,7 +117,7 @@ def test_the_features_verb_has_the_defaults_of_the_function_that_it_calls():
 
 
 def test_the_features_verb_reads_a_file_and_names_one_that_is_not_there(tmp_path, capsys):
-    from bundle.data.feature_phantom import write_feature_phantom
+    from bundle.sentiment.phantom import write_feature_phantom
 
     file, out = tmp_path / "mosi.npz", tmp_path / "2020"
     write_feature_phantom(file, {"train": 40, "valid": 5, "test": 10})

@@ -33,7 +33,7 @@ def state():
 
 @pytest.fixture
 def rules():
-    from federation.exchange import ExchangeRules
+    from federation.protocol.exchange import ExchangeRules
 
     return ExchangeRules(
         MODALITIES,
@@ -47,7 +47,7 @@ def rules():
 
 @pytest.fixture
 def exchange(rules, state):
-    from federation.exchange import Exchange
+    from federation.protocol.exchange import Exchange
 
     return Exchange(rules, state)
 
@@ -58,8 +58,8 @@ def contribute(exchange, state):
 
     `moved` are differences by key, with __ for a dot, that replace the ones.
     """
-    from federation.contribution import Contribution
-    from federation.contribution import expected_type as type_of
+    from federation.protocol.contribution import Contribution
+    from federation.protocol.contribution import expected_type as type_of
 
     def make(site="A", cases=None, all_cases=None, moved=None, **about):
         cases = {"t1": 2, "t2": 2, "flair": 2} if cases is None else cases

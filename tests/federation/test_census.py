@@ -4,7 +4,7 @@ import json
 
 import pytest
 from federation.census import CASES, ModalityCensus, census_table, datalist_path
-from federation.site import VARIABLE, Site
+from federation.settings import VARIABLE, Site
 from nvflare.apis.fl_constant import FLContextKey, ReservedKey
 from nvflare.apis.fl_context import FLContext
 

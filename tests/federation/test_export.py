@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from federation.export import export, read_stage_parser
-from federation.stages import Stage
+from federation.protocol.stages import Stage
 
 CONFIGS = ["train.json", "federation.yaml"]
 SMALL = {"filters": 4, "blocks_down": [1, 1, 1], "deep_supervision": 2}

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from federation.kit import prepare
-from federation.site import find_site
+from federation.settings import find_site
 
 
 def make(folder, server=False):

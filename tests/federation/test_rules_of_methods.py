@@ -6,12 +6,12 @@ from collections import Counter
 
 import pytest
 import torch
-from federation.aggregation import Round, moved
-from federation.contribution import Contribution
-from federation.exchange import Exchange, ExchangeRules, Kind
+from federation.protocol.contribution import Contribution
+from federation.protocol.exchange import Exchange, ExchangeRules, Kind
+from federation.server.round import Round, moved
 
 from bundle.networks.dynamic_sharing import DynamicSharing
-from bundle.networks.shared_encoder import SharedEncoderNetwork
+from bundle.networks.scan_encoder import ScanEncoderNetwork
 from bundle.networks.unet import UNet
 
 MODALITIES = ("t1", "t1ce", "t2", "flair")
@@ -57,7 +57,7 @@ def test_dynamic_sharing_has_norms_for_each_modality():
     ("network", "pattern"),
     [
         (UNet(**SIZES), r"\.conv_init\.weight$"),
-        (SharedEncoderNetwork(**SIZES), r"\.mix\.weight$"),
+        (ScanEncoderNetwork(**SIZES), r"\.mix\.weight$"),
     ],
 )
 def test_blocks_of_an_absent_modality_stay_byte_for_byte(network, pattern):

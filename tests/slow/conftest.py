@@ -10,7 +10,7 @@ import pytest
 from monai.bundle import ConfigWorkflow
 
 import bundle
-from bundle.data.phantom import write_phantom
+from bundle.phantom.data_set import write_phantom
 
 CONFIGS = Path(bundle.ROOT) / "configs"
 SIZE = 32

@@ -15,7 +15,7 @@ from monai.bundle import run
 
 import bundle
 from bundle.__main__ import main
-from bundle.data.phantom import write_phantom
+from bundle.phantom.data_set import write_phantom
 
 ROOT = Path(bundle.ROOT)
 # The folders that the texts name, and the release whose file names a phantom there has.

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import bundle
-from bundle.data.phantom import write_phantom
+from bundle.phantom.data_set import write_phantom
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,7 @@ import torch
 from ignite.engine import Events
 from torch import nn
 
-from bundle.methods.gmd import GMD
+from bundle.methods.gmd.method import GMD
 from bundle.modalities import BRATS_MODALITIES
 from bundle.networks.dynamic_sharing import DynamicSharing
 
@@ -27,8 +27,8 @@ import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from bundle.gradients import decouple_gradients
-from bundle.methods.gmd import GMD
+from bundle.methods.gmd.gradients import decouple_gradients
+from bundle.methods.gmd.method import GMD
 from bundle.networks.dynamic_sharing import DynamicSharing
 
 rank, ranks, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]

@@ -206,7 +206,7 @@ def voxels(image: nib.Nifti1Image) -> np.ndarray:
 
 BYPRODUCTS = ("case_t1_rebuilt.nii.gz", "case_flair_rebuilt.nii.gz", "case_uncertainty.nii.gz")
 BYPRODUCTS_ALONE = {
-    "_target_": "bundle.byproducts.Byproducts",
+    "_target_": "bundle.inference.extra_outputs.ExtraOutputs",
     "rebuilt": "$bundle.flag(@save_rebuilt)",
     "uncertainty": "$bundle.flag(@save_uncertainty)",
 }

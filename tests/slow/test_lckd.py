@@ -10,7 +10,7 @@ import pytest
 import torch
 from ignite.engine import Events
 
-from bundle.teachers import TeacherRecord
+from bundle.methods.lckd.teacher_record import TeacherRecord
 
 pytestmark = pytest.mark.slow
 

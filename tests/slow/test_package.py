@@ -18,8 +18,8 @@ import torch
 from monai.bundle import ConfigParser
 
 import bundle
-from bundle.package import NAME, package
-from bundle.trained import Trained
+from bundle.delivery.package import NAME, package
+from bundle.delivery.trained_model import Trained
 
 HERE = Path(__file__).parent
 SCHEMA = Path(bundle.ROOT) / "tests" / "schema" / "meta_schema_20240725.json"

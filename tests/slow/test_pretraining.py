@@ -136,7 +136,7 @@ def test_weights_for_another_order_of_the_modalities_are_refused(workflow, gaps)
 
 
 def test_a_prompt_bank_of_other_modalities_is_refused(workflow, gaps, tmp_path):
-    from bundle.prompts import prompt_bank, save_prompt_bank
+    from bundle.prompts.bank import prompt_bank, save_prompt_bank
 
     path = tmp_path / "prompts.bank"
     save_prompt_bank(prompt_bank(["t1", "t1ce", "flair", "t2"], "one_hot"), path)

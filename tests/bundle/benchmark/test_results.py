@@ -11,7 +11,7 @@ from bundle.benchmark.results import (
     read_results,
     record_path,
 )
-from bundle.metrics import Score
+from bundle.evaluation.metrics import Score
 
 
 def rows(*left_out: str) -> list[Score]:

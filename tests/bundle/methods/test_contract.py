@@ -1,4 +1,4 @@
-"""What every method in `configs/` must do, also one that is not written yet (DESIGN.md 5)."""
+"""What every method in `configs/` must do, also one that is not written yet (design.md 5)."""
 
 from __future__ import annotations
 

@@ -19,16 +19,16 @@ from typing import Any
 
 import pytest
 import torch
-from federation.aggregator import ModalityAggregator
-from federation.client import Client
+from federation.filters.half_precision import FullPrecision, HalfPrecision
 from federation.job import read_rules, statistics_of
 from federation.kit import prepare
-from federation.messages import COUNTED_SITES, RUN, STAGE, read_facts, read_refusal
-from federation.persistor import BundlePersistor
-from federation.precision import FullPrecision, HalfPrecision
+from federation.protocol.messages import COUNTED_SITES, RUN, STAGE, read_facts, read_refusal
+from federation.protocol.stages import Stage
+from federation.server.aggregator import ModalityAggregator
+from federation.server.persistor import BundlePersistor
+from federation.settings import Site
 from federation.simulate import prepare_sites
-from federation.site import Site
-from federation.stages import Stage
+from federation.site.client import Client
 from nvflare.apis.fl_constant import FLContextKey
 from nvflare.apis.fl_context import FLContext
 from nvflare.app_common.abstract.fl_model import FLModel, ParamsType

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from federation.round_log import ROUNDS, VALIDATIONS, read_log
-from federation.secrecy import identifiers
+from federation.server.round_log import ROUNDS, VALIDATIONS, read_log
+from federation.site.confidential import identifiers
 
 import bundle
 from bundle.data.datalist import load_datalist, write_datalist
@@ -38,7 +38,7 @@ def finished(deployment) -> tuple[str, Path]:
     job = deployment.submit(deployment.write_job("first", "--rounds", "4"))
     folder = deployment.state("first") / "train"
     deployment.wait_for(lambda: len(read_log(folder / ROUNDS)) >= 1, 300, "the first round")
-    trainers = deployment.processes("federation.client", "site-1")
+    trainers = deployment.processes("federation.site.client", "site-1")
     assert len(trainers) == 1
     os.kill(trainers[0], signal.SIGKILL)
     deployment.wait_for_job(job)

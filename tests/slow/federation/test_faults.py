@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from federation.round_log import ROUNDS, read_log
+from federation.server.round_log import ROUNDS, read_log
 
 from bundle.data.datalist import load_datalist, write_datalist
 from bundle.modalities import BRATS_MODALITIES

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from federation.round_log import ROUNDS, VALIDATIONS, read_log
+from federation.server.round_log import ROUNDS, VALIDATIONS, read_log
 from federation.simulate import prepare_sites
 
 import bundle

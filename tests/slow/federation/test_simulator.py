@@ -12,15 +12,15 @@ import pytest
 import torch
 from federation.census import CensusRecipe, census_table
 from federation.policy import allow
-from federation.round_log import ROUNDS, VALIDATIONS, read_log
-from federation.secrecy import identifiers
+from federation.protocol.stages import Stage, read_workflow
+from federation.server.round_log import ROUNDS, VALIDATIONS, read_log
 from federation.simulate import demo_plan, prepare_sites
-from federation.stages import Stage, read_workflow
+from federation.site.confidential import identifiers
 
 import bundle
-from bundle.checkpoints import load_weights
 from bundle.data.datalist import load_datalist
 from bundle.modalities import BRATS_MODALITIES
+from bundle.training.weights import load_weights
 
 pytestmark = pytest.mark.slow
 

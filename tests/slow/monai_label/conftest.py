@@ -24,10 +24,10 @@ import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 
 import bundle
-from bundle.data.phantom import write_phantom
-from bundle.label_server import LabelServer
-from bundle.package import NAME, package
-from bundle.trained import Trained
+from bundle.delivery.label_server import LabelServer
+from bundle.delivery.package import NAME, package
+from bundle.delivery.trained_model import Trained
+from bundle.phantom.data_set import write_phantom
 
 CONFIGS = Path(bundle.ROOT) / "configs"
 START_SECONDS = 240

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bundle.package import NAME
+from bundle.delivery.package import NAME
 
 pytestmark = pytest.mark.slow
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from bundle.package import NAME
+from bundle.delivery.package import NAME
 
 pytestmark = pytest.mark.slow
 

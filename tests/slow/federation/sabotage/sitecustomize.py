@@ -23,7 +23,7 @@ def _order(number):
 def _damage_updates():
     """Spoil what a trainer sends, or send it late."""
     import torch
-    from federation import messages
+    from federation.protocol import messages
 
     write = messages.to_message
 
@@ -52,7 +52,7 @@ def _damage_updates():
 
 def _fill_disk():
     """Have the system refuse what a trainer writes, after the first bytes."""
-    from federation.site_state import SiteState
+    from federation.site.state import SiteState
 
     save = SiteState.save
 
@@ -72,7 +72,7 @@ def _fill_disk():
 def _poison_broadcasts():
     """Put NaN into what the server sends of a round, to as many sites as the order says."""
     import torch
-    from federation.precision import HalfPrecision
+    from federation.filters.half_precision import HalfPrecision
     from nvflare.apis.dxo import DataKind
     from nvflare.app_common.app_constant import AppConstants
 
@@ -94,7 +94,7 @@ def _poison_broadcasts():
 
 
 if "SABOTAGE" in os.environ:
-    if "federation.client" in sys.orig_argv:
+    if "federation.site.client" in sys.orig_argv:
         _damage_updates()
         _fill_disk()
     elif any("app.server.runner_process" in word for word in sys.orig_argv):

@@ -1,0 +1,1 @@
+"""The trained model for others: a zip, ONNX, MONAI Label."""

@@ -1,0 +1,1 @@
+"""Scores of every modality subset, and their tables and pictures."""

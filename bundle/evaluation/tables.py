@@ -1,0 +1,88 @@
+"""Scores as Markdown, CSV and JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from bundle.atomic import write_text_atomically
+from bundle.evaluation.metrics import Score
+from bundle.evaluation.summary import mean_of_known
+from bundle.modalities import parse_subset, table_rows
+
+_NARROWEST = len("--:")  # what GitHub needs between two bars to see a table
+_PRESENT, _ABSENT, _NOT_FORMED = "\N{BLACK CIRCLE}", "\N{WHITE CIRCLE}", "\N{EN DASH}"
+
+
+def markdown_table(summary: Mapping[str, Any]) -> str:
+    """Write a summary in the papers' layout, as a GitHub table that is also aligned in a terminal.
+
+    One column per subset and one for their mean. On top the modalities, ● = given, ○ = withheld;
+    then Dice in per cent and, where it was computed, HD95 in mm. A dash stands for a subset that
+    nobody could form.
+    """
+    subsets = [parse_subset(name, summary["modalities"]) for name in summary["subsets"]]
+    lines = [
+        [modality, *(_PRESENT if modality in subset else _ABSENT for subset in subsets), ""]
+        for modality in table_rows(summary["modalities"])
+    ]
+    lines[0][-1] = "mean"
+    lines += _score_lines(summary, "dice", "Dice {} %", 100)
+    if any(value is not None for value in summary["mean"]["hd95"].values()):
+        lines += _score_lines(summary, "hd95", "HD95 {} mm", 1)
+    return _aligned(lines)
+
+
+def _score_lines(
+    summary: Mapping[str, Any], score: str, title: str, scale: float
+) -> list[list[str]]:
+    columns = [entry[score] for entry in (*summary["subsets"].values(), summary["mean"])]
+    by_region = {region: [column[region] for column in columns] for region in summary["regions"]}
+    if len(by_region) > 1:
+        by_region["mean"] = [mean_of_known(column.values()) for column in columns]
+    return [
+        [title.format(name), *(_cell(value, scale) for value in values)]
+        for name, values in by_region.items()
+    ]
+
+
+def _cell(value: float | None, scale: float) -> str:
+    return _NOT_FORMED if value is None else f"{scale * value:.1f}"
+
+
+def _aligned(lines: Sequence[Sequence[str]]) -> str:
+    widths = [max(_NARROWEST, *map(len, column)) for column in zip(*lines, strict=True)]
+    rule = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
+    padded = [
+        [line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]
+        for line in (lines[0], rule, *lines[1:])
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in padded) + "\n"
+
+
+def write_csv(rows: Sequence[Score], path: str | Path) -> None:
+    """Write one line per row under the header case,subset,region,dice,hd95; all digits are kept."""
+    lines = io.StringIO(newline="")
+    writer = csv.DictWriter(lines, [column.name for column in fields(Score)])
+    writer.writeheader()
+    writer.writerows(asdict(row) for row in rows)
+    write_text_atomically(path, lines.getvalue())
+
+
+def read_csv(path: str | Path) -> list[Score]:
+    """Read what `write_csv` wrote, number for number."""
+    with Path(path).open(newline="", encoding="utf-8") as file:
+        return [
+            Score(row["case"], row["subset"], row["region"], float(row["dice"]), float(row["hd95"]))
+            for row in csv.DictReader(file)
+        ]
+
+
+def write_json(summary: Mapping[str, Any], path: str | Path) -> None:
+    """Write a summary as JSON, strictly: NaN is refused, None becomes null."""
+    write_text_atomically(path, json.dumps(summary, indent=2, allow_nan=False) + "\n")

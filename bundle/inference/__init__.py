@@ -1,0 +1,1 @@
+"""Segmentation of one case: presence, windows, speed, and what is written beside the labels."""

@@ -1,0 +1,1 @@
+"""Baselines: random dropping of modalities, and one network per subset."""

@@ -1,0 +1,1 @@
+"""GMD: the method, gradient decoupling, and which modalities dominate."""

@@ -1,0 +1,1 @@
+"""LCKD: the method, the election of teachers, and the record of elections."""

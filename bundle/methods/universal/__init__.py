@@ -1,0 +1,1 @@
+"""The universal model: pre-training, distribution approximation, co-distillation."""

@@ -1,0 +1,253 @@
+"""The embedded data set: heads of nobody, written as the real releases are (design.md section 3).
+
+Every case is made from its own seed, so it is the same whatever else the folder holds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from inspect import signature
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from nibabel.orientations import axcodes2ornt, ornt_transform
+from tqdm import tqdm
+
+from bundle.modalities import BRATS_MODALITIES, check_modalities
+from bundle.phantom.anatomy import RIM_LABEL
+from bundle.phantom.case import check_case, make_case
+from bundle.phantom.naming import NAMINGS, Case, check_naming, check_sections, list_cases
+
+# Raise it whenever the same parameters give other voxels: an old folder is then not taken for new.
+VERSION = 1
+
+DEFAULT_SECTIONS: Mapping[str, int] = {"training": 24, "validation": 4, "testing": 8}
+DATALIST = "datalist.json"
+UNFINISHED = "unfinished.json"
+
+
+def write_phantom(
+    output_dir: str | Path,
+    sections: Mapping[str, int] = DEFAULT_SECTIONS,
+    size: int = 48,
+    spacing_mm: Sequence[float] = (2.0, 2.0, 2.0),
+    modalities: Sequence[str] = BRATS_MODALITIES,
+    seed: int = 0,
+    difficulty: float = 1.0,
+    orientation: str = "LPS",
+    naming: str = "phantom",
+) -> Path:
+    """Write a data set, replacing what an earlier run left under the same names.
+
+    Args:
+        output_dir: the folder to write into; it is made if need be.
+        sections: number of cases in 'training' (at most 600), 'validation' (200), 'testing' (199).
+        size: edge of the cube that a case is made in, voxels.
+        spacing_mm: voxel size along left-right, front-back and down-up, whatever the orientation.
+            Sizes must be whole multiples of the smallest: slices are made thick by averaging.
+        modalities: names, 2 to 8.
+        seed: the data set's seed; a case depends on it and on its own number only.
+        difficulty: 0..1, see `make_case`.
+        orientation: where the axes of the stored array point, e.g. 'LPS' or 'RAS'. The head
+            stays where it is in the world.
+        naming: whose file names to use: 'phantom', 'brats2018', 'brats2019', 'brats2020',
+            'brats2021' or 'brats2023' (whose enhancing rim is label 3).
+
+    Returns:
+        The path of the datalist, `output_dir`/datalist.json; paths in it are relative to it.
+
+    Raises:
+        ValueError: a parameter that is out of range, named with what was expected.
+    """
+    parameters = parameters_of(
+        sections=sections,
+        size=size,
+        spacing_mm=spacing_mm,
+        modalities=modalities,
+        seed=seed,
+        difficulty=difficulty,
+        orientation=orientation,
+        naming=naming,
+    )
+    return write_cases(Path(output_dir), parameters, keep_existing=False)
+
+
+def ensure_phantom(output_dir: str | Path, **parameters: Any) -> str:
+    """Write a data set unless the folder holds it already; complete one that was interrupted.
+
+    Args:
+        output_dir: the folder.
+        **parameters: as `write_phantom`.
+
+    Returns:
+        The path of the datalist.
+
+    Raises:
+        ValueError: the folder holds something else, or a parameter is out of range.
+    """
+    call = signature(write_phantom).bind(output_dir, **parameters)
+    call.apply_defaults()
+    folder = Path(call.arguments.pop("output_dir"))
+    wanted = parameters_of(**call.arguments)
+    check_folder(folder, wanted)
+    if is_complete(folder, wanted):
+        return str(folder / DATALIST)
+    return str(write_cases(folder, wanted, keep_existing=True))
+
+
+def parameters_of(
+    sections: Mapping[str, int],
+    spacing_mm: Sequence[float],
+    modalities: Sequence[str],
+    **others: Any,
+) -> dict[str, Any]:
+    """Check the arguments of `write_phantom` and put them as JSON gives them back.
+
+    Raises:
+        ValueError: the first parameter that is out of range, with what was expected.
+    """
+    check_sections(sections)
+    slab_of(spacing_mm)
+    check_modalities(modalities)
+    check_naming(others["naming"], modalities)
+    check_case(others["size"], others["difficulty"])
+    check_orientation(others["orientation"])
+    return {
+        "version": VERSION,
+        "sections": dict(sections),
+        "spacing_mm": [float(s) for s in spacing_mm],
+        "modalities": list(modalities),
+        **others,
+    }
+
+
+def check_orientation(orientation: str) -> None:
+    """Refuse what is not one letter for each axis of the body."""
+    axes = ({"L", "R"}, {"A", "P"}, {"S", "I"})
+    if len(orientation) != 3 or any(not axis & set(orientation) for axis in axes):
+        raise ValueError(
+            f"expected an orientation of three letters, one each of L or R, A or P, S or I, "
+            f"such as 'LPS', got {orientation!r}"
+        )
+
+
+def slab_of(spacing_mm: Sequence[float]) -> tuple[int, ...]:
+    """Say how many of the smallest voxels each axis merges into one: (2, 2, 6) mm is (1, 1, 3)."""
+    spacing = np.asarray(spacing_mm, dtype=float)
+    if spacing.shape != (3,) or not (spacing > 0).all():
+        raise ValueError(f"expected three voxel sizes above 0 mm, got {list(spacing_mm)}")
+    slab = np.rint(spacing / spacing.min()).astype(int)
+    if not np.allclose(slab * spacing.min(), spacing):
+        raise ValueError(
+            f"expected voxel sizes that are whole multiples of the smallest, such as 2, 2, 6 mm, "
+            f"got {list(spacing_mm)}"
+        )
+    return tuple(slab.tolist())
+
+
+def check_folder(folder: Path, wanted: Mapping[str, Any]) -> None:
+    """Refuse a folder that holds anything but this data set, whole or in part.
+
+    Raises:
+        ValueError: naming the folder and the parameters in which it differs.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    records = [folder / name for name in (DATALIST, UNFINISHED) if (folder / name).is_file()]
+    found = json.loads(records[0].read_text()).get("phantom") if records else None
+    if found is None:
+        raise ValueError(
+            f"{folder}: expected an empty folder or a phantom data set, found something else. "
+            f"Choose another folder."
+        )
+    names = [name for name in {**wanted, **found} if wanted.get(name) != found.get(name)]
+    if names:
+        told = "; ".join(f"{n}: expected {wanted.get(n)}, found {found.get(n)}" for n in names)
+        raise ValueError(
+            f"{folder}: holds a phantom data set made with other parameters ({told}). "
+            f"Choose another folder, or delete this one."
+        )
+
+
+def is_complete(folder: Path, parameters: Mapping[str, Any]) -> bool:
+    """Say whether the datalist and every file that it names are there."""
+    cases = chain.from_iterable(list_cases(parameters).values())
+    files = [DATALIST, *chain.from_iterable(case.files for case in cases)]
+    return all((folder / file).is_file() for file in files)
+
+
+def write_cases(folder: Path, parameters: Mapping[str, Any], keep_existing: bool) -> Path:
+    """Write the cases, then the datalist; until then another file marks the folder as ours."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / UNFINISHED, {"phantom": parameters})
+    (folder / DATALIST).unlink(missing_ok=True)
+    sections = list_cases(parameters)
+    cases = list(chain.from_iterable(sections.values()))
+    for case in tqdm(cases, desc="phantom", unit="case"):
+        if not (keep_existing and all((folder / file).is_file() for file in case.files)):
+            write_case(folder, case, parameters)
+    write_json(folder / DATALIST, datalist_of(parameters, sections))
+    (folder / UNFINISHED).unlink(missing_ok=True)
+    return folder / DATALIST
+
+
+def datalist_of(
+    parameters: Mapping[str, Any], sections: Mapping[str, Sequence[Case]]
+) -> dict[str, Any]:
+    """Put the data set as a datalist, with the parameters that made it."""
+    entries = {
+        section: [{"case": c.name, "image": c.image, "label": c.label} for c in cases]
+        for section, cases in sections.items()
+    }
+    return {"phantom": parameters, "modalities": parameters["modalities"], **entries}
+
+
+def write_case(folder: Path, case: Case, parameters: Mapping[str, Any]) -> None:
+    """Make one case and write its files."""
+    slab = slab_of(parameters["spacing_mm"])
+    modalities, difficulty = parameters["modalities"], parameters["difficulty"]
+    images, labels = make_case(case.seed, parameters["size"], modalities, difficulty, slab)
+    labels[labels == RIM_LABEL] = NAMINGS[parameters["naming"]].rim_label
+    volumes = [*(images[modality].astype(np.int16) for modality in case.image), labels]
+    for volume, file in zip(volumes, case.files, strict=True):
+        save(volume, parameters["spacing_mm"], parameters["orientation"], folder / file)
+
+
+def save(volume: np.ndarray, spacing_mm: Sequence[float], orientation: str, file: Path) -> None:
+    """Save a volume (D, H, W), whose axes point left, back and up, with its centre at 0, 0, 0 mm.
+
+    Args:
+        volume: int16 or uint8.
+        spacing_mm: voxel size along left-right, front-back and down-up.
+        orientation: where the axes of the stored array shall point.
+        file: the path; it appears only once it is complete.
+    """
+    affine = np.diag([-spacing_mm[0], -spacing_mm[1], spacing_mm[2], 1.0])
+    affine[:3, 3] = -affine[:3, :3] @ (np.array(volume.shape) - 1) / 2
+    turn = ornt_transform(axcodes2ornt("LPS"), axcodes2ornt(orientation))
+    image = nib.Nifti1Image(volume, affine).as_reoriented(turn)
+    image.set_sform(image.affine, code="scanner")
+    image.set_qform(image.affine, code="scanner")
+    image.header.set_xyzt_units("mm")
+    image.header["descrip"] = b"Patchwork phantom: no patient"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = part_of(file)
+    nib.save(image, part)
+    part.replace(file)
+
+
+def write_json(file: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file, which appears only once it is complete."""
+    part = part_of(file)
+    part.write_text(json.dumps(content, indent=2) + "\n")
+    part.replace(file)
+
+
+def part_of(file: Path) -> Path:
+    """Name the file that is renamed once complete: every process has its own, the ending stays."""
+    return file.with_name(f"part{os.getpid()}_{file.name}")

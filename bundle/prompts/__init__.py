@@ -1,0 +1,1 @@
+"""One text and one embedding per modality subset, for the hypernetwork."""

@@ -1,0 +1,152 @@
+"""What a site sends in a round, and whether the server may take it: all of it, or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bundle.modalities import check_known
+from federation.protocol.exchange import Exchange, Kind, Part
+from federation.protocol.identity import Identity, check_same
+
+# Nothing that trains comes near; what is below can be added up over any number of sites.
+LARGEST_NUMBER = 1e30
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """One site's part in one round.
+
+    Attributes:
+        site: who sent it, as the server knows it.
+        update: differences by key, see `Exchange.difference`.
+        cases: {modality: how many of the site's training cases have it}.
+        all_cases: how many training cases the site has.
+        identity: the bundle that it runs; None = not told.
+        round: the round that it answers; None = not told.
+        wire_bytes: how much travelled; None = the size of `update`.
+        privacy: what the site's privacy filter says of itself.
+    """
+
+    site: str
+    update: Mapping[str, Tensor]
+    cases: Mapping[str, int]
+    all_cases: int
+    identity: Identity | None = None
+    round: int | None = None
+    wire_bytes: int | None = None
+    privacy: Mapping[str, Any] | None = None
+
+    @property
+    def bytes(self) -> int:
+        """How many bytes travelled."""
+        return self.wire_bytes or sum(value.nbytes for value in self.update.values())
+
+    def norm(self, exchange: Exchange) -> float:
+        """L2 norm of the update of the parameters, without statistics and counters."""
+        squares = [
+            float(torch.linalg.vector_norm(value.double())) ** 2
+            for key, value in self.update.items()
+            if exchange.parts[key].kind == Kind.PARAMETER
+        ]
+        return sum(squares) ** 0.5
+
+
+def check_contribution(
+    given: Contribution,
+    exchange: Exchange,
+    state: Mapping[str, Tensor],
+    identity: Identity | None = None,
+    norm_bound: float | None = None,
+) -> None:
+    """Check a contribution as a whole.
+
+    Args:
+        given: what came.
+        exchange: the rules for the method.
+        state: the method's state at the server; only shapes and types are read.
+        identity: the job's bundle; None = any.
+        norm_bound: largest L2 norm of the parameters' update; None = any.
+
+    Raises:
+        ValueError: why it must be refused; the first reason that was found.
+    """
+    _check_identity(given, identity)
+    _check_cases(given, exchange)
+    _check_keys(given, exchange)
+    for key, value in given.update.items():
+        _check_value(key, value, exchange.parts[key], state[key])
+    norm = given.norm(exchange)
+    if norm_bound is not None and norm > norm_bound:
+        raise ValueError(f"the update's norm is {norm:.6g}, expected at most {norm_bound:.6g}")
+
+
+def _check_identity(given: Contribution, expected: Identity | None) -> None:
+    if expected is None:
+        return
+    if given.identity is None:
+        raise ValueError("it does not tell which bundle it was made with")
+    check_same(expected, given.identity)
+
+
+def _check_cases(given: Contribution, exchange: Exchange) -> None:
+    check_known(given.cases, exchange.modalities, "case counts")
+    counts = [given.all_cases, *given.cases.values()]
+    # bool is an int to Python, and not to us.
+    if not all(type(count) is int and 0 <= count <= given.all_cases for count in counts):
+        raise ValueError(
+            f"expected case counts from 0 to all_cases, got {dict(given.cases)} of "
+            f"{given.all_cases!r}"
+        )
+    if not any(given.cases.values()):
+        raise ValueError("expected at least one case with a scan, got none")
+
+
+def _check_keys(given: Contribution, exchange: Exchange) -> None:
+    held, sent = exchange.held(given.cases), given.update
+    unknown = sorted(set(sent) - set(exchange.parts))
+    if unknown:
+        raise ValueError(f"the model has no {_some(unknown)}")
+    private = [key for key in sent if exchange.parts[key].kind == Kind.PRIVATE]
+    if private:
+        raise ValueError(f"it holds what is private: {_some(private)}")
+    foreign = sorted(set(sent) - set(held))
+    if foreign:
+        raise ValueError(
+            f"it holds parameters of modalities that it has no cases of: {_some(foreign)}"
+        )
+    missing = [key for key in held if key not in sent]
+    if missing:
+        raise ValueError(f"{len(missing)} of {len(held)} tensors are missing: {_some(missing)}")
+
+
+def _check_value(key: str, value: Any, part: Part, own: Tensor) -> None:
+    if not isinstance(value, Tensor):
+        raise ValueError(f"{key!r} is a {type(value).__name__}, expected a tensor")
+    if value.shape != own.shape:
+        raise ValueError(f"{key!r} has shape {tuple(value.shape)}, expected {tuple(own.shape)}")
+    expected = expected_type(part, own)
+    if value.dtype != expected:
+        raise ValueError(f"{key!r} holds {value.dtype}, expected {expected}")
+    if not bool(value.isfinite().all()):
+        kind = "NaN" if bool(value.isnan().any()) else "infinite numbers"
+        raise ValueError(f"{key!r} holds {kind}")
+    if value.numel() and float(value.double().abs().max()) > LARGEST_NUMBER:
+        raise ValueError(f"{key!r} holds numbers beyond {LARGEST_NUMBER:g}")
+
+
+def expected_type(part: Part, own: Tensor) -> torch.dtype:
+    """Tell the type in which the difference of a tensor travels; see `Exchange.difference`."""
+    if part.is_statistic:
+        return torch.float64
+    return torch.int64 if part.kind == Kind.COUNTER else own.dtype
+
+
+def _some(keys: Collection[str]) -> str:
+    """Name the first of many."""
+    first = repr(next(iter(keys)))
+    return first if len(keys) == 1 else f"{first} and {len(keys) - 1} more"

@@ -1,0 +1,1 @@
+"""The server: rounds, aggregation, the global model, and the report on rounds."""

@@ -1,0 +1,332 @@
+"""The server's workflow: rounds that outlast whoever fails, and that can be taken up again."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.shareable import Shareable
+from nvflare.app_common.abstract.fl_model import FLModel
+from nvflare.app_common.abstract.model import make_model_learnable
+from nvflare.app_common.app_constant import AppConstants
+from nvflare.app_common.app_event_type import AppEventType
+from nvflare.app_common.workflows.fedavg import FedAvg
+
+from federation.protocol.messages import (
+    COUNTED_SITES,
+    IDENTITY,
+    RUN,
+    STAGE,
+    read_facts,
+    read_refusal,
+    sender,
+)
+from federation.protocol.scoring import Sums, read_sums, standing
+from federation.protocol.stages import installed_identity
+from federation.server.aggregator import ModalityAggregator
+from federation.server.quorum import Quorum
+from federation.server.round_log import RoundLog
+
+VALIDATE = "validate"
+BEST_SCORE = "best_score"
+
+
+class ModalityFedAvg(FedAvg):
+    """Asks every site in every round, and commits what comes in time.
+
+    One site's failure is that site's: it is noted with its reason and asked again in the next
+    round. A round that gets too few contributions is asked again, and after `attempts` the job
+    stops with all finished rounds kept. After every round the state is on disk before the next one
+    begins.
+
+    Args:
+        aggregator: takes and weighs the contributions.
+        persistor_id: of the stage's `BundlePersistor`.
+        stage: the stage's name, which is the name of the task too.
+        num_rounds: how many rounds the federation has in all, the resumed ones included; 0 = the
+            model is validated and nothing else.
+        min_sites: contributions that a round needs.
+        min_holders: see `Quorum.holders`.
+        round_timeout: seconds, see `Quorum.timeout`.
+        grace: seconds, see `Quorum.grace`.
+        attempts: how often a round is asked that gets too few contributions.
+        validate_interval: rounds between two validations at the sites; 0 = never, but after the
+            last one.
+        validate_last: False = not even then, as for a pre-training.
+        export: name of the flat state dict that the last round leaves in the stage's folder.
+        task_check_period: seconds between two looks at what has come.
+
+    Raises:
+        ValueError: as in `Quorum`.
+    """
+
+    _always_serialize_args = (
+        *("stage", "num_rounds", "min_sites", "min_holders", "round_timeout", "grace"),
+        *("attempts", "validate_interval"),
+    )
+
+    def __init__(
+        self,
+        aggregator: ModalityAggregator,
+        persistor_id: str,
+        stage: str,
+        num_rounds: int,
+        min_sites: int = 1,
+        min_holders: int = 1,
+        round_timeout: float = 3600.0,
+        grace: float = 60.0,
+        attempts: int = 3,
+        validate_interval: int = 0,
+        validate_last: bool = True,
+        export: str = "model.pt",
+        task_check_period: float = 0.05,
+    ) -> None:
+        super().__init__(
+            aggregator=aggregator,
+            persistor_id=persistor_id,
+            num_rounds=num_rounds,
+            ignore_result_error=True,
+            task_name=stage,
+            task_check_period=task_check_period,
+        )
+        self.quorum = Quorum(min_sites, min_holders, round_timeout, grace)
+        self.stage, self.attempts = stage, attempts
+        self.min_sites, self.min_holders = min_sites, min_holders
+        self.round_timeout, self.grace = round_timeout, grace
+        self.validate_interval, self.validate_last = validate_interval, validate_last
+        self.export = export
+        self._lock = threading.Lock()
+        self._failed: dict[str, str] = {}
+        self._facts: dict[str, dict[str, Any]] = {}
+        self._scores: dict[str, Sums] = {}
+        self._unscored: dict[str, str] = {}
+        self._holders: dict[str, set[str]] = {}
+        self._best: float | None = None
+
+    def run(self) -> None:
+        """Run the rounds that are left, then validate and export."""
+        model = self.load_model()
+        if model is None:
+            return
+        self.log = RoundLog(self.persistor.folder, self.aggregator.modalities)
+        self.aggregator.report_dir = str(self.persistor.folder)
+        first = self._first_round(model)
+        self.current_round = first
+        if first >= self.num_rounds and self.validate_last:
+            # Nothing is left to train: say how the model does that there is.
+            self._validate(model, self.num_rounds)
+            if not any(self._scores.values()):
+                self.panic(f"no site has scored the model: {self._unscored or 'none has cases'}")
+                return
+        for number in range(first, self.num_rounds):
+            self.current_round = number
+            model = self._round(model)
+            if model is None:
+                return
+            if self._is_due(number + 1):
+                self._validate(model, number + 1)
+        if self.num_rounds:
+            self.info(f"exported {self.persistor.export(self.export)} as {self.export}")
+        self._hand_out()
+
+    def _first_round(self, model: FLModel) -> int:
+        """Say where to begin, and give a new federation its word."""
+        meta = dict(model.meta or {})
+        first = int(meta["current_round"]) + 1 if self.persistor.resumed else 0
+        meta.setdefault(RUN, uuid.uuid4().hex)
+        meta.setdefault(COUNTED_SITES, [])
+        meta[STAGE] = self.stage
+        identity = installed_identity(self.persistor.training)
+        self.aggregator.expect(identity)
+        meta[IDENTITY] = identity._asdict()
+        model.meta = meta
+        self._best = meta.get(BEST_SCORE)
+        if first:
+            self.info(f"stage {self.stage}: resuming with round {first} of {self.num_rounds}")
+        return first
+
+    def _is_due(self, rounds: int) -> bool:
+        """Say whether the model is scored after so many rounds."""
+        if rounds == self.num_rounds:
+            return self.validate_last
+        return self.validate_interval > 0 and rounds % self.validate_interval == 0
+
+    def _round(self, model: FLModel) -> FLModel | None:
+        """Ask for a round until it has its quorum; None = it has not, and the job has ended."""
+        for attempt in range(1, self.attempts + 1):
+            started = time.monotonic()
+            if not self._ask_for_round(model):
+                return None
+            accepted, refused = self.aggregator.accepted, self.aggregator.refused
+            committed = self.quorum.enough(len(accepted))
+            self.log.note_round(
+                self.current_round, attempt, committed, started, self._facts, accepted, refused
+            )
+            if committed:
+                return self._commit(model)
+            self.warning(
+                f"round {self.current_round}, attempt {attempt} of {self.attempts}: "
+                f"{len(accepted)} contributions, expected at least {self.min_sites}; refused: "
+                f"{dict(refused)}. Nothing is committed"
+            )
+        self.panic(
+            f"round {self.current_round} got fewer than {self.min_sites} contributions "
+            f"{self.attempts} times. The state after round {self.current_round - 1} is in "
+            f"{self.persistor.folder}: resume from it once the sites are back"
+        )
+        return None
+
+    def _ask_for_round(self, model: FLModel) -> bool:
+        """Collect one attempt's contributions in the aggregator; False = the job was aborted."""
+        sites = self.sample_clients(None)
+        self._set_round(model)
+        self.event(AppEventType.ROUND_STARTED)
+        with self._lock:
+            self._failed, self._facts = {}, {}
+            self.aggregator.begin(model.params, self.current_round, sites)
+        going_on = self._ask(self.stage, model, sites, self._take, self._has_quorum)
+        with self._lock:
+            for site, reason in self._failed.items():
+                if site not in self.aggregator.accepted:
+                    self.aggregator.refuse(site, reason)
+        return going_on
+
+    def _set_round(self, model: FLModel) -> None:
+        model.current_round, model.start_round = self.current_round, 0
+        model.total_rounds = self.num_rounds
+        self.fl_ctx.set_prop(
+            AppConstants.CURRENT_ROUND, self.current_round, private=True, sticky=False
+        )
+
+    def _ask(
+        self,
+        task: str,
+        model: FLModel,
+        sites: list[str],
+        callback: Callable[[FLModel], bool],
+        reached: Callable[[], bool],
+    ) -> bool:
+        """Send a task to all sites, and wait as the quorum says; False = the job was aborted."""
+        if not sites:
+            return not self.abort_signal.triggered
+        started, reached_at = time.monotonic(), None
+        self.broadcast_model(model, task, targets=sites, blocking=False, callback=callback)
+        while self.get_num_standing_tasks():
+            if self.abort_signal.triggered:
+                return False
+            now = time.monotonic()
+            if reached_at is None and reached():
+                reached_at = now
+            if self.quorum.over(now, started, reached_at):
+                self.info(f"task {task}: not waiting any longer for those who are missing")
+                self.cancel_all_tasks()
+                break
+            time.sleep(self._task_check_period)
+        while self.get_num_standing_tasks() and not self.abort_signal.triggered:
+            time.sleep(self._task_check_period)
+        return not self.abort_signal.triggered
+
+    def _has_quorum(self) -> bool:
+        with self._lock:
+            accepted = self.aggregator.accepted
+            names = self.aggregator.modalities
+            # Before the first round nobody knows who has what.
+            known = {name: len(self._holders.get(name, ())) for name in names}
+            rare = known if self._holders else {}
+            return self.quorum.reached([given.cases for given in accepted.values()], names, rare)
+
+    def _take(self, message: FLModel) -> bool:
+        """Take one site's answer to a round."""
+        site = sender(message) or "an unknown sender"
+        with self._lock:
+            reason = read_refusal(message)
+            if reason is not None:
+                self.aggregator.refuse(site, reason)
+                return False
+            self._facts[site] = read_facts(message)
+            return self.aggregator.accept_model(message)
+
+    def _accept_train_result(
+        self, client_name: str, result: Shareable, fl_ctx: FLContext, is_unknown_task: bool = False
+    ) -> bool:
+        """Note whose trainer failed, as the report says why somebody is missing."""
+        fine = super()._accept_train_result(client_name, result, fl_ctx, is_unknown_task)
+        if not fine and not is_unknown_task:
+            with self._lock:
+                self._failed[client_name] = f"its trainer failed ({result.get_return_code()})"
+        return fine
+
+    def _commit(self, model: FLModel) -> FLModel:
+        """Move the global model, and have it on disk before anything else happens."""
+        with self._lock:
+            accepted = self.aggregator.accepted
+            result = self._get_aggregated_result()
+        for site, given in accepted.items():
+            for name, cases in given.cases.items():
+                if cases:
+                    self._holders.setdefault(name, set()).add(site)
+        counted = {
+            s for s, facts in self._facts.items() if s in accepted and facts.get("collected")
+        }
+        kept = {
+            key: model.meta[key] for key in (RUN, STAGE, IDENTITY, BEST_SCORE) if key in model.meta
+        }
+        result.meta |= kept
+        result.meta[COUNTED_SITES] = sorted({*model.meta.get(COUNTED_SITES, ()), *counted})
+        model = self.update_model(model, result)
+        self.save_model(model)
+        return model
+
+    def _validate(self, model: FLModel, rounds: int) -> None:
+        """Have the sites score the global model, each on its own held-out cases; keep the best."""
+        self._set_round(model)
+        self._scores, self._unscored = {}, {}
+        sites = self.sample_clients(None)
+        if not self._ask(VALIDATE, model, sites, self._take_scores, self._has_scores):
+            return
+        found = standing(self._scores)
+        self.log.note_validation(rounds, self._scores, found, self._unscored)
+        self.info(f"after {rounds} rounds: {found}")
+        worst = found["worst"]
+        # A mean hides the site that the federation does nothing for: the worst one counts half.
+        score = None if worst is None else (found["mean"] + worst) / 2
+        if score is not None and self.num_rounds and (self._best is None or score > self._best):
+            self._best = model.meta[BEST_SCORE] = score
+            learnable = make_model_learnable(model.params, model.meta)
+            self.persistor.save_best(learnable, self.fl_ctx)
+            self.info(f"best so far: {score:.4f}, mean and worst site")
+
+    def _has_scores(self) -> bool:
+        return self.quorum.enough(len(self._scores))
+
+    def _take_scores(self, message: FLModel) -> bool:
+        site, reason = sender(message) or "an unknown sender", read_refusal(message)
+        try:
+            sums = (
+                None
+                if reason
+                else read_sums((message.metrics or {}).get("dice"), self.aggregator.modalities)
+            )
+        except ValueError as error:
+            reason = str(error)
+        if reason:
+            self._unscored[site] = reason
+            self.warning(f"no scores from {site}: {reason}")
+            return False
+        self._scores[site] = sums
+        return True
+
+    def _hand_out(self) -> None:
+        """Copy model and reports into the job's folder, which its submitter can download."""
+        source, target = Path(self.persistor.folder), Path(self.get_run_dir()) / self.stage
+        if source.resolve() == target.resolve() or not source.is_dir():
+            return
+        shutil.copytree(
+            source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.previous")
+        )

@@ -1,0 +1,44 @@
+"""Dice over the rounds, as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from bundle.atomic import written_atomically
+
+
+def draw_rounds(validations: Sequence[Mapping[str, Any]], path: str | Path) -> None:
+    """Draw how the global model did at each site after so many rounds.
+
+    Args:
+        validations: what `federation.server.round_log` noted, in the order of the rounds.
+        path: the PNG file.
+
+    Raises:
+        ValueError: there is nothing to draw.
+    """
+    if not validations:
+        raise ValueError("expected at least one validation, got none. Set validate_interval.")
+    rounds = [entry["rounds"] for entry in validations]
+    sites = sorted({site for entry in validations for site in entry["sites"]})
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for site in sites:
+        axes.plot(rounds, [_percent(entry["sites"].get(site)) for entry in validations], label=site)
+    means = [_percent(entry["mean"]) for entry in validations]
+    axes.plot(rounds, means, "k--", linewidth=2, label="mean of the sites")
+    axes.set_xlabel("rounds")
+    axes.set_ylabel("Dice on held-out cases, mean of subsets, %")
+    axes.set_ylim(0, 100)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right", frameon=False)
+    with written_atomically(path) as file:
+        figure.savefig(file, format="png", dpi=150)
+
+
+def _percent(value: float | None) -> float:
+    return float("nan") if value is None else 100 * value

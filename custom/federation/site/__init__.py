@@ -1,0 +1,1 @@
+"""One hospital: the trainer, its state, and what it keeps to itself."""

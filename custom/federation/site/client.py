@@ -1,0 +1,259 @@
+"""The trainer at a site: NVFlare's Client API around the bundle's own configs.
+
+    python -m federation.site.client ARGUMENTS
+
+`federation.site.executor.BundleTrainer` starts it; ARGUMENTS is JSON that it writes. A site never
+runs a config that was sent: the job names configs of the bundle that is installed here, whose
+hash must be the one that the job was made with.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import nvflare.client as flare
+from nvflare.app_common.abstract.fl_model import FLModel
+from torch import Tensor
+
+from federation.protocol.contribution import Contribution
+from federation.protocol.exchange import Kind
+from federation.protocol.identity import check_same, read_identity
+from federation.protocol.messages import COUNTED_SITES, IDENTITY, RUN, STAGE, refusal, to_message
+from federation.protocol.stages import Stage, installed_identity, read_stages
+from federation.protocol.tensors import as_state
+from federation.settings import Site, find_site
+from federation.site.confidential import find_secrets, identifiers
+from federation.site.local_training import LocalTraining, peak_memory_mib
+from federation.site.state import SiteState
+
+logger = logging.getLogger(__name__)
+
+VALIDATE = "validate"
+
+
+class Client:
+    """Answers the tasks of a job at one site.
+
+    Args:
+        site: the site's own settings.
+        federation: the federation's name, under which the site keeps its state.
+        stages: the job's trainings.
+    """
+
+    def __init__(self, site: Site, federation: str, stages: Sequence[Mapping[str, Any]]) -> None:
+        self.site, self.federation = site, federation
+        self.stages = read_stages(stages)
+        self._current: tuple[str, LocalTraining, SiteState] | None = None
+
+    def answer(self, task: str, message: FLModel) -> FLModel:
+        """Do a task, and return what is sent back: a contribution, scores, or why there is none.
+
+        A failed task leaves the site ready for the next one. What went wrong is in the site's log;
+        what is sent of it names no patient and no path.
+        """
+        try:
+            if task == VALIDATE:
+                return self._validate(message)
+            return self._train(self._stage(task), message)
+        except Exception as error:
+            cause = root_of(error)
+            logger.exception(f"{self.site.name}: no contribution to {task}")
+            # Whatever was half done is built anew for the next task, from the checkpoint.
+            self._current = None
+            gc.collect()
+            return refusal(presentable(cause, self._names()))
+
+    def _stage(self, name: str) -> Stage:
+        if name not in self.stages:
+            raise ValueError(f"expected one of the tasks {[VALIDATE, *self.stages]}, got {name!r}")
+        return self.stages[name]
+
+    def _open(self, stage: Stage, message: FLModel) -> LocalTraining:
+        """Return the stage's training; build it where this process has none, with its state.
+
+        Raises:
+            ValueError: the server or the job has another bundle, or the site has no cases.
+        """
+        identity = installed_identity(stage)
+        expected = (message.meta or {}).get(IDENTITY)
+        if expected is not None:
+            check_same(read_identity(expected), identity)
+        if self._current is None or self._current[0] != stage.task:
+            self._current = None
+            gc.collect()
+            self._check_there_are_cases(self._listed())
+            folder = self._folder(stage)
+            training, state = LocalTraining(stage, self.site, folder), SiteState(folder)
+            # What is listed may have been left out as bad.
+            self._check_there_are_cases(training.all_cases)
+            training.take_up(state.load(_run(message)))
+            self._current = stage.task, training, state
+        return self._current[1]
+
+    def _listed(self) -> int | None:
+        """Count the training cases of the datalist; None = it cannot be read here.
+
+        Before the configs read it, whose own complaint about an empty list names a file, and is
+        therefore not told to the server.
+        """
+        content = self._datalist()
+        return len(content.get("training") or ()) if isinstance(content, Mapping) else None
+
+    @staticmethod
+    def _check_there_are_cases(count: int | None) -> None:
+        if count == 0:
+            raise ValueError("expected training cases in the site's datalist, got none")
+
+    def _datalist(self) -> Any:
+        """Read the site's datalist as it is; None = there is none, or it cannot be read."""
+        path = self.site.ids.get("datalist_file")
+        try:
+            return json.loads(Path(path).read_text(encoding="utf-8")) if path else None
+        except (OSError, ValueError):
+            return None
+
+    def _folder(self, stage: Stage) -> Path:
+        root = self.site.state_dir or Path.cwd() / "patchwork"
+        return root / self.federation / stage.task
+
+    def _train(self, stage: Stage, message: FLModel) -> FLModel:
+        started, number = time.monotonic(), message.current_round or 0
+        training = self._open(stage, message)
+        received = as_state(message.params, "the global model")
+        training.place(received)
+        collected = self._collect(training, received, message)
+        if collected and not _filled(training, received):
+            # Others' statistics are not there yet; training before they are would learn without.
+            logger.info(f"{self.site.name}: sends its statistics; training follows in later rounds")
+        else:
+            training.train(number)
+        notes = self._keep(training, message)
+        given = Contribution(
+            site=self.site.name,
+            update=training.exchange.difference(
+                training.method.state_dict(), received, training.cases
+            ),
+            cases=training.cases,
+            all_cases=training.all_cases,
+            identity=installed_identity(stage),
+            round=number,
+        )
+        facts = {
+            "collected": collected,
+            "seconds": round(time.monotonic() - started, 2),
+            "peak_memory_mib": peak_memory_mib(),
+            "notes": notes,
+        }
+        return to_message(given, facts)
+
+    def _collect(
+        self, training: LocalTraining, received: Mapping[str, Tensor], message: FLModel
+    ) -> bool:
+        """Add this site's statistics to the global ones, unless they are in them."""
+        additive = any(part.kind == Kind.ADDITIVE for part in training.exchange.parts.values())
+        if not additive or self.site.name in (message.meta or {}).get(COUNTED_SITES, ()):
+            return False
+        if not training.collect():
+            raise ValueError(
+                "expected the method to collect its additive statistics, but its collect() does not"
+            )
+        state = training.method.state_dict()
+        total = {
+            key: value + received[key].to(value)
+            for key, value in state.items()
+            if training.exchange.parts[key].kind == Kind.ADDITIVE
+        }
+        training.method.load_state_dict({**state, **total})
+        return True
+
+    def _keep(self, training: LocalTraining, message: FLModel) -> list[str]:
+        """Write the site's state; a full disk does not cost the round."""
+        try:
+            self._current[2].save(_run(message), message.current_round or 0, training.own_state())
+        except OSError as error:
+            logger.error(str(error))
+            return ["could not write its state; the one before is intact"]
+        return []
+
+    def _validate(self, message: FLModel) -> FLModel:
+        stage = self._stage(str((message.meta or {}).get(STAGE)))
+        training = self._open(stage, message)
+        training.place(as_state(message.params, "the global model"))
+        return FLModel(metrics={"dice": training.score(), "peak_memory_mib": peak_memory_mib()})
+
+    def _names(self) -> Collection[str] | None:
+        """List what the site's datalist calls its patients; None = it cannot be read."""
+        if not self.site.ids.get("datalist_file"):
+            return ()
+        content = self._datalist()
+        try:
+            return None if content is None else identifiers(content)
+        except (ValueError, AttributeError):
+            return None
+
+
+def presentable(error: BaseException, names: Collection[str] | None) -> str:
+    """Say what went wrong without a patient's name or a path.
+
+    Args:
+        error: what went wrong.
+        names: what must not be told; None = nobody knows, so nothing is.
+    """
+    text = f"{type(error).__name__}: {error}"
+    if names is None or find_secrets(text, names):
+        return f"{type(error).__name__}, of which the site's own log tells more"
+    return text
+
+
+def _run(message: FLModel) -> str:
+    return str((message.meta or {}).get(RUN))
+
+
+def _filled(training: LocalTraining, received: Mapping[str, Tensor]) -> bool:
+    """True = the global additive statistics hold something."""
+    return any(
+        bool(received[key].any())
+        for key, part in training.exchange.parts.items()
+        if part.kind == Kind.ADDITIVE
+    )
+
+
+def root_of(error: BaseException) -> BaseException:
+    """Find what went wrong at first; MONAI reports it as a config expression that failed."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def main(arguments: Mapping[str, Any], make: Callable[..., Client] = Client) -> None:
+    """Answer tasks until the job ends.
+
+    Args:
+        arguments: those of `Client` but the site.
+        make: makes the client; for tests.
+    """
+    flare.init()
+    client: Client | None = None
+    while flare.is_running():
+        message = flare.receive()
+        if message is None:
+            break
+        if client is None:
+            try:
+                client = make(find_site(flare.get_site_name()), **arguments)
+            except Exception as error:
+                logger.exception("this site takes no part")
+                flare.send(refusal(presentable(error, ())))
+                continue
+        flare.send(client.answer(flare.get_task_name(), message))
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))

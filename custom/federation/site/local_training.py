@@ -1,0 +1,245 @@
+"""One stage at one site: the bundle's own config, run a round at a time."""
+
+from __future__ import annotations
+
+import logging
+import re
+import resource
+import warnings
+import zlib
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigWorkflow
+from monai.engines import SupervisedTrainer
+from torch import Tensor, nn
+
+from bundle.data.census import modality_counts
+from bundle.training.engine import EpochSeed, epoch_seed
+from bundle.training.files import check_writable
+from federation.protocol.exchange import Exchange, ExchangeRules, Kind, declared_statistics
+from federation.protocol.scoring import Sums, dice_sums
+from federation.protocol.stages import Stage, read_workflow
+from federation.settings import Site
+
+logger = logging.getLogger(__name__)
+
+# Handlers of a training that nobody interrupts: here the server chooses, keeps and hands out.
+NOT_IN_ROUNDS = (
+    "bundle.training.weights.PretrainedLoader",
+    "bundle.training.best.FinalModel",
+    "bundle.training.state.TrainingState",
+    "ValidationHandler",
+)
+_EPOCH_SEED = "bundle.training.engine.EpochSeed"
+_KIB_PER_MIB = 1024
+
+
+class LocalTraining:
+    """Trains and scores a stage's method on a site's own cases.
+
+    Args:
+        stage: which configs, how many epochs a round.
+        site: where its data are.
+        folder: where logs go.
+
+    Raises:
+        ValueError: the config has no `exchange`, or declares statistics that `exchange` does not
+            name.
+    """
+
+    def __init__(self, stage: Stage, site: Site, folder: str | Path) -> None:
+        self.stage, self.site = stage, site
+        self.workflow = read_workflow(stage, self._overrides(stage, site, str(folder)))
+        self.parser = self.workflow.parser
+        self._prepare_handlers()
+        check_writable(str(folder))
+        self.workflow.initialize()
+        self.modalities = list(self._get("modalities"))
+        self.method: nn.Module = self._get("method")
+        self.exchange = read_exchange(self.workflow, self.method)
+
+    @staticmethod
+    def _overrides(stage: Stage, site: Site, folder: str) -> dict[str, Any]:
+        ids = dict(site.ids)
+        if "device" in ids:
+            ids["device"] = torch.device(ids["device"])
+        return {
+            **ids,
+            "output_dir": folder,
+            "ckpt_dir": folder,
+            "max_epochs": stage.epochs,
+            "pretrained_file": None,
+            "validate#dataset#data": f"$@datalist.get('{stage.section}', [])",
+            "validate#dataset#subsets": "all",
+            "validate#handlers": [],
+        }
+
+    def _prepare_handlers(self) -> None:
+        """Leave out what a round has no use for, and draw other random numbers than other sites."""
+        handlers = self.parser["train#handlers"]
+        kept = [h for h in handlers if h.get("_target_") not in NOT_IN_ROUNDS]
+        for handler in kept:
+            if handler.get("_target_") == _EPOCH_SEED:
+                seed, site = int(self.parser["seed"]), zlib.crc32(self.site.name.encode())
+                handler["seed"] = epoch_seed(seed, site)
+        self.parser["train#handlers"] = kept
+
+    def _get(self, name: str) -> Any:
+        return self.parser.get_parsed_content(name)
+
+    @cached_property
+    def cases(self) -> dict[str, int]:
+        """How many training cases have each modality.
+
+        Raises:
+            ValueError: the site has no training case, or a case without label.
+        """
+        return dict(modality_counts(self._get("training_cases"), self.modalities))
+
+    @property
+    def all_cases(self) -> int:
+        """How many training cases the site has."""
+        return len(self._get("training_cases"))
+
+    @cached_property
+    def engine(self) -> SupervisedTrainer:
+        """The config's trainer."""
+        return self._get("train#trainer")
+
+    def place(self, received: Mapping[str, Tensor]) -> None:
+        """Put the global parameters that this site holds in place; all of them, or none.
+
+        Raises:
+            ValueError: they are damaged or another method's; the site's model is as it was.
+        """
+        state = self.exchange.take(self.method.state_dict(), received, self.cases)
+        self.method.load_state_dict(state)
+        self.method.follow()
+        self._freeze_what_is_lacking()
+
+    def _freeze_what_is_lacking(self) -> None:
+        """Let training see by the encoders of modalities that the site lacks, and not change them.
+
+        A completed case goes through them too, and would teach them what rebuilt scans look like.
+        """
+        for key, value in self.method.named_parameters():
+            served = self.exchange.parts[key].modality
+            if served is not None and not self.cases[self.modalities[served]]:
+                value.requires_grad_(False)
+
+    def collect(self) -> bool:
+        """Set the additive statistics to those of this site's cases alone; False = it has none."""
+        self._empty_statistics()
+        self.engine.state.epoch = 0
+        for handler in self._get("train#handlers"):
+            if isinstance(handler, EpochSeed):
+                handler(self.engine)
+        return bool(self.method.collect(self.engine.data_loader, self.engine.state.device))
+
+    def _empty_statistics(self) -> None:
+        empty = {
+            key: torch.zeros_like(value)
+            for key, value in self.method.state_dict().items()
+            if self.exchange.parts[key].kind == Kind.ADDITIVE
+        }
+        self.method.load_state_dict({**self.method.state_dict(), **empty})
+
+    def train(self, number: int) -> None:
+        """Train round `number`, counted from 0: the stage's epochs from there on.
+
+        Raises:
+            FloatingPointError: loss or gradient became NaN or infinite.
+        """
+        engine, epochs = self.engine, self.stage.local_epochs
+        state = engine.state
+        state.epoch, state.max_epochs = number * epochs, (number + 1) * epochs
+        state.iteration = state.epoch * state.epoch_length
+        self._catch_up(state.epoch)
+        engine.run()
+
+    def _catch_up(self, epoch: int) -> None:
+        """Bring the learning rate to where the others' is, after rounds that were missed.
+
+        And to the right place on the schedule in a new process, whose scheduler stands at 0.
+        """
+        scheduler = self._get("lr_scheduler")
+        with warnings.catch_warnings():
+            # A scheduler minds being stepped before the optimiser; that happened elsewhere.
+            warnings.simplefilter("ignore", UserWarning)
+            while scheduler.last_epoch < epoch:
+                scheduler.step()
+
+    def score(self) -> Sums:
+        """Score the method's network on the site's held-out cases, on every subset they form.
+
+        Returns:
+            Sums of Dice without names of cases; {} = there are no such cases.
+        """
+        if not len(self._get("validate#dataset")):
+            return {}
+        self._get("validate#evaluator").run()
+        return dice_sums(self._get("validate#key_metric#mean_dice").rows)
+
+    def own_state(self) -> dict[str, Any]:
+        """Return what stays at the site: private tensors and the optimiser's state."""
+        private = {
+            key: value
+            for key, value in self.method.state_dict().items()
+            if self.exchange.parts[key].kind == Kind.PRIVATE
+        }
+        return {"private": private, "optimizer": self._get("optimizer").state_dict()}
+
+    def take_up(self, content: Mapping[str, Any]) -> None:
+        """Go on from what `own_state` returned; {} changes nothing."""
+        if not content:
+            return
+        own = self.method.state_dict()
+        private = content["private"]
+        if any(key not in own or own[key].shape != value.shape for key, value in private.items()):
+            logger.warning("the site's state is of another method: it starts anew")
+            return
+        self.method.load_state_dict({**own, **private})
+        optimizer, scheduler = self._get("optimizer"), self._get("lr_scheduler")
+        optimizer.load_state_dict(content["optimizer"])
+        # The schedule is the job's: one that resumes another may have more rounds.
+        for group, rate in zip(optimizer.param_groups, scheduler.base_lrs, strict=True):
+            group["lr"] = rate
+
+
+def read_exchange(workflow: ConfigWorkflow, method: nn.Module) -> Exchange:
+    """Apply the config's `exchange`, the rules of what is shared, to its method.
+
+    Raises:
+        ValueError: there is none, or it leaves out statistics that the method declares, which
+            would be averaged instead of added.
+    """
+    parser = workflow.parser
+    rules = parser.get("exchange")
+    if rules is None:
+        raise ValueError(
+            "expected 'exchange' in the stage's configs, which says what sites share, got none. "
+            "Add configs/federation.yaml, or the method's own."
+        )
+    modalities = parser.get_parsed_content("modalities")
+    exchange = Exchange(ExchangeRules(modalities, **rules), method.state_dict())
+    missing = [
+        key
+        for pattern in declared_statistics(method)
+        for key, part in exchange.parts.items()
+        if re.search(pattern, key) and not part.is_statistic and part.kind != Kind.PRIVATE
+    ]
+    if missing:
+        raise ValueError(
+            f"expected a rule for the statistics {missing} under exchange#additive_statistics or "
+            "exchange#recounted_statistics, got none"
+        )
+    return exchange
+
+
+def peak_memory_mib() -> int:
+    """Tell the most memory that this process has held, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // _KIB_PER_MIB

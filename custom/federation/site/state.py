@@ -1,0 +1,63 @@
+"""What a site keeps for itself from round to round, in one file that is whole or not there."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+
+from bundle.training.files import keep_previous, save_atomically
+
+logger = logging.getLogger(__name__)
+
+# Not .pt: MONAI Label would offer it as a model.
+FILE = "site_state.ckpt"
+
+
+class SiteState:
+    """The checkpoint of one site in one stage: private tensors and optimiser.
+
+    A trainer that was killed and started again goes on from it, and so does a job that resumes one
+    that was lost, which has the same name.
+
+    Args:
+        folder: the stage's folder at the site.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.path = Path(folder) / FILE
+
+    def save(self, run: str, number: int, content: Mapping[str, Any]) -> None:
+        """Write the state after round `number` of a federation's `run`.
+
+        Raises:
+            OSError: the disk is full or the folder went away; the state before is intact.
+        """
+        save_atomically({"run": run, "round": number, **content}, self.path)
+
+    def load(self, run: str) -> dict[str, Any]:
+        """Read what there is of a federation's run; {} where there is nothing.
+
+        What another federation left is kept as `.previous` and not read. A state that cannot be
+        read is no reason to stop: everything but what is private comes from the server.
+        """
+        if not self.path.exists():
+            return {}
+        try:
+            content = torch.load(self.path, map_location="cpu", weights_only=True)
+        except (EOFError, RuntimeError, UnpicklingError, OSError) as error:
+            logger.warning(
+                f"the state in {self.path} cannot be read ({error}): private parameters and the "
+                "optimiser start anew"
+            )
+            return {}
+        if content.get("run") != run:
+            keep_previous(self.path)
+            self.path.unlink()
+            return {}
+        logger.info(f"going on from the state after round {content.get('round')} in {self.path}")
+        return dict(content)

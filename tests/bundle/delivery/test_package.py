@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from monai.bundle import ConfigParser
+
+import bundle
+from bundle.__main__ import main
+from bundle.delivery.package import CARD, CARD_HEADING, NAME, package
+from bundle.delivery.trained_model import Trained, find_trained
+
+ROOT = Path(bundle.ROOT)
+SMALL = "filters: 4\nblocks_down: [1, 1, 1]\ndeep_supervision: 2\n"
+
+
+def random_weights(folder: Path, overlay: str = SMALL) -> Trained:
+    """Weights and note as a training leaves them, of the network that the overlay asks for."""
+    folder.mkdir(exist_ok=True)
+    (folder / "small.yaml").write_text(overlay)
+    made = Trained(folder / "model.pt", (folder / "small.yaml",))
+    torch.manual_seed(0)
+    parser = ConfigParser(config=made.config("inference.json"))
+    torch.save(parser.get_parsed_content("network_def").state_dict(), made.weights)
+    note = {**parser.get_parsed_content("made_for"), "prompts": {"source": "presence"}}
+    (folder / "model.json").write_text(json.dumps(note))
+    return made
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Trained:
+    return random_weights(tmp_path_factory.mktemp("trained"))
+
+
+@pytest.fixture(scope="module")
+def written(trained, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("out")
+    return package(folder, str(trained.weights), [str(trained.overlays[0])], "noise | nothing")
+
+
+@pytest.fixture(scope="module")
+def files(written) -> dict[str, bytes]:
+    with zipfile.ZipFile(written) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def read(files: dict[str, bytes], name: str) -> dict:
+    return json.loads(files[f"{NAME}/{name}"])
+
+
+def test_everything_lies_in_one_folder_in_the_standard_form(written, files):
+    assert written.name == f"{NAME}_v{bundle.__version__}.zip"
+    assert {name.split("/")[0] for name in files} == {NAME}
+    for name in ("LICENSE", "README.md", "metadata.json", "configs/metadata.json"):
+        assert f"{NAME}/{name}" in files
+    for name in ("train", "inference", "evaluate", "evaluation"):
+        assert f"{NAME}/configs/{name}.json" in files
+    ours = {p.relative_to(ROOT).as_posix() for p in (ROOT / "bundle").rglob("*.py")}
+    assert {f"{NAME}/{name}" for name in ours} <= set(files)
+    assert not [name for name in files if "__pycache__" in name or "/tests/" in name]
+
+
+def test_the_same_input_gives_the_same_bytes(trained, written, tmp_path):
+    given = (str(trained.weights), [str(trained.overlays[0])], "noise | nothing")
+    again = package(tmp_path / "other.zip", *given)
+    assert again.read_bytes() == written.read_bytes()
+    other = package(tmp_path / "third.zip", *given[:2], "something else")
+    assert other.read_bytes() != written.read_bytes()
+
+
+def test_nothing_in_the_archive_is_dated_compressed_or_a_link(written):
+    with zipfile.ZipFile(written) as archive:
+        names = archive.namelist()
+        assert names == sorted(set(names))
+        for entry in archive.infolist():
+            assert entry.date_time == (1980, 1, 1, 0, 0, 0)
+            assert entry.compress_type == zipfile.ZIP_STORED
+            assert entry.external_attr >> 16 == 0o100644
+
+
+def test_the_weights_travel_unchanged_with_their_note(trained, files):
+    assert files[f"{NAME}/models/model.pt"] == trained.weights.read_bytes()
+    more = {"trained_on": "noise | nothing", "overlays": ["small.yaml"]}
+    assert read(files, "models/model.json") == {**trained.note(), **more}
+
+
+def test_the_configs_hold_the_settings_of_the_training(files):
+    for name in ("train", "inference", "evaluation"):
+        config = read(files, f"configs/{name}.json")
+        assert (config["filters"], config["blocks_down"]) == (4, [1, 1, 1])
+        assert config["ckpt_dir"] == "$@bundle_root + '/models'"
+    assert read(files, "configs/evaluation.json")["evaluator"] == "@validate#evaluator"
+    unchanged = ("configs/evaluate.json", "bundle/modalities.py", "constraints.txt")
+    for name in unchanged:
+        assert files[f"{NAME}/{name}"] == (ROOT / name).read_bytes()
+
+
+def test_metadata_and_card_say_where_the_weights_come_from(trained, files):
+    metadata = read(files, "configs/metadata.json")
+    assert files[f"{NAME}/metadata.json"] == files[f"{NAME}/configs/metadata.json"]
+    card = files[f"{NAME}/{CARD}"].decode()
+    head = (ROOT / CARD).read_text().partition(CARD_HEADING)[0]
+    assert card.startswith(head + CARD_HEADING)
+    assert "| trained on | noise / nothing |" in card
+    digest = hashlib.sha256(trained.weights.read_bytes()).hexdigest()
+    count = len(torch.load(trained.weights))
+    for text in (card, metadata["weights_source"]):
+        assert digest in text
+        assert f"all {count} of {count} fit" in text
+        assert "train.json with small.yaml" in text
+        assert '"spacing": [1.0, 1.0, 1.0]' in text
+        assert "presence" in text
+    plain = json.loads((ROOT / "configs/metadata.json").read_text())
+    assert {k for k in plain if plain[k] != metadata[k]} == {"weights_source"}
+    assert metadata.keys() == plain.keys()
+
+
+def test_what_is_not_known_of_the_data_is_said(trained, tmp_path):
+    path = package(tmp_path, str(trained.weights), [str(trained.overlays[0])])
+    with zipfile.ZipFile(path) as archive:
+        assert b"trained on: not said" in archive.read(f"{NAME}/metadata.json")
+
+
+def test_weights_that_do_not_fit_leave_no_zip(trained, tmp_path):
+    with pytest.raises(ValueError, match=r"tensors fit.*name those of the training"):
+        package(tmp_path, str(trained.weights))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_channels_than_the_metadata_describe_are_refused(tmp_path):
+    made = random_weights(tmp_path / "pet", SMALL + "modalities: [ct, pet]\n")
+    with pytest.raises(ValueError, match=r'describes 4 channels of image.*"ct", "pet"'):
+        package(tmp_path / "out", str(made.weights), [str(made.overlays[0])])
+
+
+def test_the_verb_writes_the_zip_or_says_what_to_do(trained, tmp_path, capsys, monkeypatch):
+    options = ["--weights", str(trained.weights), "--overlay", str(trained.overlays[0])]
+    assert main(["package", str(tmp_path / "2020.zip"), *options]) == 0
+    assert capsys.readouterr().out == f"wrote {tmp_path / '2020.zip'}\n"
+    monkeypatch.setattr(
+        "bundle.delivery.package.find_trained", lambda *_: find_trained("nowhere.pt")
+    )
+    assert main(["package", str(tmp_path)]) == 2
+    assert "Make some with `make demo`" in capsys.readouterr().err
+
+
+def test_the_export_verb_writes_a_program(trained, tmp_path, capsys):
+    options = ["--weights", str(trained.weights), "--overlay", str(trained.overlays[0])]
+    assert main(["export", str(tmp_path / "model.pt2"), *options]) == 0
+    program = torch.export.load(tmp_path / "model.pt2").module()
+    image, present = torch.randn(1, 4, 32, 32, 48), torch.tensor([[True, False, True, False]])
+    with torch.no_grad():
+        expected = trained.network()(image, present)
+        torch.testing.assert_close(program(image, present), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_the_metadata_have_every_key_of_the_schema():
+    schema = json.loads((ROOT / "tests/schema/meta_schema_20240725.json").read_text())
+    metadata = json.loads((ROOT / "configs/metadata.json").read_text())
+    assert set(schema["properties"]) <= set(metadata)
+
+
+def test_the_channels_are_those_of_the_configs():
+    """MONAI Label shows the keys of the outputs as the values of the label map."""
+    config = json.loads((ROOT / "configs/inference.json").read_text())
+    data = json.loads((ROOT / "configs/metadata.json").read_text())["network_data_format"]
+    # MONAI's tools and MONAI Label read the first input and the first output.
+    assert next(iter(data["inputs"])) == "image"
+    assert list(data["outputs"]) == ["pred"]
+    for tensor in data["inputs"].values():
+        assert [name.lower() for name in tensor["channel_def"].values()] == config["modalities"]
+        assert list(tensor["channel_def"]) == [str(i) for i in range(tensor["num_channels"])]
+    known = {str(label) for labels in config["regions"].values() for label in labels}
+    values = {str(config["written_labels"].get(label, label)) for label in known}
+    # 3D Slicer takes the first name for the value 1, the second for 2, and so on.
+    assert sorted(values) == [str(i) for i in range(1, len(values) + 1)]
+    for place in ("outputs", "post_processed_outputs"):
+        names = data[place]["pred"]["channel_def"]
+        assert (names["0"], set(names)) == ("background", {"0", *values})
+    assert data["outputs"]["pred"]["num_channels"] == len(config["regions"])

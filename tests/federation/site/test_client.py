@@ -1,0 +1,282 @@
+"""How a site answers, around a training that is a stand-in: no data, no config, no NVFlare."""
+
+from __future__ import annotations
+
+import json
+import logging
+from types import SimpleNamespace
+
+import pytest
+import torch
+from federation.protocol.identity import Identity
+from federation.protocol.messages import (
+    COUNTED_SITES,
+    IDENTITY,
+    RUN,
+    STAGE,
+    read_facts,
+    read_refusal,
+)
+from federation.protocol.stages import Stage
+from federation.settings import VARIABLE, Site
+from federation.site.client import Client, main
+from federation.site.state import FILE
+from nvflare.app_common.abstract.fl_model import FLModel, ParamsType
+
+HEAD = "network.head.weight"
+BUNDLE = Identity("1", "2", "3")
+CASES = {"t1": 2, "t2": 0, "flair": 1}
+STAGES = [Stage("train", ["train.json"], 5).to_dict()]
+
+
+class Training:
+    """Does with a state what `LocalTraining` does with a method: a round adds 1 to everything."""
+
+    error: Exception | None = None
+
+    def __init__(self, exchange, state):
+        self.exchange, self.cases, self.all_cases = exchange, CASES, 2
+        self.state = {key: value.clone() for key, value in state.items()}
+        self.method = SimpleNamespace(
+            state_dict=lambda: self.state, load_state_dict=lambda new: setattr(self, "state", new)
+        )
+        self.rounds = []
+
+    def place(self, received):
+        self.state = self.exchange.take(self.state, received, self.cases)
+
+    def collect(self):
+        self.state = {**self.state, "bank.counts": torch.full((3,), 5.0, dtype=torch.float64)}
+        return True
+
+    def train(self, number):
+        if self.error is not None:
+            raise self.error
+        self.rounds.append(number)
+        self.state = {k: v if k.startswith("bank.") else v + 1 for k, v in self.state.items()}
+
+    def score(self):
+        return {"t1": {"WT": [0.5, 1]}}
+
+    def own_state(self):
+        return {"private": {"network.norm.weight": self.state["network.norm.weight"]}}
+
+    def take_up(self, content):
+        self.state = {**self.state, **content.get("private", {})}
+
+
+@pytest.fixture
+def built(exchange, state, monkeypatch):
+    """The trainings that clients have built, and what they are built from."""
+    made = []
+
+    def build(*_):
+        made.append(Training(exchange, state))
+        return made[-1]
+
+    monkeypatch.setattr("federation.site.client.LocalTraining", build)
+    monkeypatch.setattr("federation.site.client.installed_identity", lambda _: BUNDLE)
+    monkeypatch.setattr(Training, "error", None)
+    return made
+
+
+@pytest.fixture
+def client(built, tmp_path):
+    (tmp_path / "list.json").write_text(
+        json.dumps({"training": [{"case": "Miller-77", "image": {"t1": "m77/t1.nii"}}]})
+    )
+    ids = {"datalist_file": str(tmp_path / "list.json")}
+    return Client(Site("A", ids, tmp_path), "fed", STAGES)
+
+
+@pytest.fixture
+def sent(state):
+    """Give sent(number, changed, **meta): what the server sends."""
+
+    def make(number=0, changed=None, **meta):
+        about = {RUN: "word", STAGE: "train", COUNTED_SITES: [], IDENTITY: BUNDLE._asdict()}
+        params = {key: value.clone() for key, value in state.items()} | (changed or {})
+        return FLModel(ParamsType.FULL, params, current_round=number, meta={**about, **meta})
+
+    return make
+
+
+FILLED = {"bank.counts": torch.full((3,), 2.0, dtype=torch.float64)}
+
+
+def test_the_first_round_only_adds_up_statistics(client, sent, built):
+    answer = client.answer("train", sent())
+    assert read_facts(answer)["collected"]
+    assert built[0].rounds == []
+    assert answer.params["bank.counts"].tolist() == [5.0] * 3
+    assert not answer.params[HEAD].any()
+
+
+def test_a_late_comers_statistics_are_added_to_the_others(client, sent, built):
+    answer = client.answer("train", sent(3, FILLED))
+    assert built[0].rounds == [3]
+    assert answer.params["bank.counts"].tolist() == [5.0] * 3
+    assert built[0].state["bank.counts"].tolist() == [7.0] * 3
+    assert answer.params[HEAD].tolist() == [1.0] * 4
+
+
+def test_statistics_that_are_in_are_not_sent_again(client, sent, built):
+    answer = client.answer("train", sent(1, FILLED, **{COUNTED_SITES: ["A", "B"]}))
+    assert not read_facts(answer)["collected"]
+    assert not answer.params["bank.counts"].any()
+    assert answer.params[HEAD].tolist() == [1.0] * 4
+
+
+def test_a_contribution_holds_what_the_site_has_and_who_it_is(client, sent):
+    answer = client.answer("train", sent(1, FILLED))
+    assert answer.params_type == ParamsType.DIFF
+    assert "network.encoders.1.weight" not in answer.params
+    assert "network.norm.weight" not in answer.params
+    about = answer.meta["patchwork"]
+    assert (about["cases"], about["all_cases"]) == (CASES, 2)
+    assert about["identity"] == BUNDLE._asdict()
+    assert read_facts(answer)["peak_memory_mib"] > 1
+
+
+def test_a_poisoned_broadcast_is_refused_and_the_good_model_kept(client, sent, built):
+    client.answer("train", sent(1, FILLED))
+    good = {key: value.clone() for key, value in built[0].state.items()}
+    kept = (client.site.state_dir / "fed" / "train" / FILE).read_bytes()
+    answer = client.answer("train", sent(2, {HEAD: torch.full((4,), torch.nan)}))
+    assert "expected finite numbers under 'network.head.weight'" in read_refusal(answer)
+    assert all(torch.equal(built[0].state[key], value) for key, value in good.items())
+    assert (client.site.state_dir / "fed" / "train" / FILE).read_bytes() == kept
+    # And the next good one is trained on, by a training that took up the private part.
+    answer = client.answer("train", sent(3, FILLED))
+    assert read_refusal(answer) is None
+    assert torch.equal(built[-1].state["network.norm.weight"], good["network.norm.weight"] + 1)
+
+
+def test_another_bundle_at_the_server_is_refused_before_any_work(client, sent, built):
+    other = BUNDLE._replace(configs="9" * 64)._asdict()
+    answer = client.answer("train", sent(0, **{IDENTITY: other}))
+    assert f"expected configs {'9' * 64}, got 3" in read_refusal(answer)
+    assert built == []
+
+
+def test_an_empty_datalist_is_told_before_anything_is_built(client, sent, built, tmp_path):
+    """The configs' own complaint would name a file, and the server would learn nothing."""
+    (tmp_path / "list.json").write_text(json.dumps({"training": [], "validation": []}))
+    reason = read_refusal(client.answer("train", sent()))
+    assert reason == "ValueError: expected training cases in the site's datalist, got none"
+    assert built == []
+
+
+def test_a_site_whose_cases_were_all_bad_says_so(client, sent, exchange, state, monkeypatch):
+    empty = Training(exchange, state)
+    empty.all_cases = 0
+    monkeypatch.setattr("federation.site.client.LocalTraining", lambda *_: empty)
+    reason = read_refusal(client.answer("train", sent()))
+    assert reason == "ValueError: expected training cases in the site's datalist, got none"
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (
+            FloatingPointError("the loss is not finite"),
+            "FloatingPointError: the loss is not finite",
+        ),
+        (ValueError("case Miller-77 is bad"), "ValueError, of which the site's own log tells more"),
+        (OSError("no /data/private/x.nii"), "OSError, of which the site's own log tells more"),
+        (RuntimeError("CUDA out of memory"), "RuntimeError: CUDA out of memory"),
+    ],
+)
+def test_what_went_wrong_is_told_without_patients_and_paths(
+    client, sent, monkeypatch, error, told, caplog
+):
+    monkeypatch.setattr(Training, "error", error)
+    with caplog.at_level(logging.ERROR):
+        answer = client.answer("train", sent(1, FILLED))
+    assert read_refusal(answer) == told
+    assert answer.params is None
+    assert str(error) in caplog.text
+    monkeypatch.setattr(Training, "error", None)
+    assert read_refusal(client.answer("train", sent(1, FILLED))) is None
+
+
+def test_what_monai_wraps_is_unwrapped(client, sent, monkeypatch):
+    wrapped = RuntimeError("Failed to evaluate")
+    wrapped.__cause__ = ValueError("no labels")
+    monkeypatch.setattr(Training, "error", wrapped)
+    assert read_refusal(client.answer("train", sent(1, FILLED))) == "ValueError: no labels"
+
+
+def test_without_a_datalist_to_compare_with_nothing_is_told(client, sent, monkeypatch):
+    client.site.ids["datalist_file"] = "nowhere.json"
+    monkeypatch.setattr(Training, "error", ValueError("case Miller-77"))
+    told = read_refusal(client.answer("train", sent(1, FILLED)))
+    assert told == "ValueError, of which the site's own log tells more"
+
+
+def test_a_full_disk_does_not_cost_the_round(client, sent, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("federation.site.state.save_atomically", full)
+    answer = client.answer("train", sent(1, FILLED))
+    assert answer.params[HEAD].tolist() == [1.0] * 4
+    assert read_facts(answer)["notes"] == ["could not write its state; the one before is intact"]
+
+
+def test_a_task_that_the_job_does_not_have_is_refused(client, sent):
+    assert "expected one of the tasks ['validate', 'train'], got 'dance'" in read_refusal(
+        client.answer("dance", sent())
+    )
+
+
+def test_scores_travel_without_names(client, sent):
+    answer = client.answer("validate", sent(4))
+    assert answer.metrics["dice"] == {"t1": {"WT": [0.5, 1]}}
+    assert answer.params is None
+
+
+class Flare:
+    """NVFlare's Client API, with messages from a list."""
+
+    def __init__(self, messages):
+        self.messages, self.answers = list(messages), []
+
+    def init(self):
+        pass
+
+    def is_running(self):
+        return bool(self.messages)
+
+    def receive(self):
+        return self.messages.pop(0)
+
+    def send(self, answer):
+        self.answers.append(answer)
+
+    def get_site_name(self):
+        return "A"
+
+    def get_task_name(self):
+        return "train"
+
+
+def test_a_process_answers_until_the_job_ends(built, sent, tmp_path, monkeypatch):
+    (tmp_path / "A.yaml").write_text("state_dir: state\n")
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "{site}.yaml"))
+    flare = Flare([sent(number, FILLED) for number in range(3)])
+    monkeypatch.setattr("federation.site.client.flare", flare)
+    main({"federation": "fed", "stages": STAGES})
+    assert [read_refusal(answer) for answer in flare.answers] == [None] * 3
+    assert [training.rounds for training in built] == [[0, 1, 2]]
+
+
+def test_a_site_with_wrong_settings_answers_why_and_stays(sent, tmp_path, monkeypatch):
+    (tmp_path / "A.yaml").write_text("learning_rate: 1\n")
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "{site}.yaml"))
+    flare = Flare([sent(), sent()])
+    monkeypatch.setattr("federation.site.client.flare", flare)
+    main({"federation": "fed", "stages": STAGES})
+    assert len(flare.answers) == 2
+    assert "ValueError" in read_refusal(flare.answers[0])
+    assert str(tmp_path) not in read_refusal(flare.answers[0])

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import federation
+import pytest
+from federation.protocol.stages import Stage
+from federation.site.executor import BundleTrainer
+from nvflare.apis.fl_constant import ReturnCode
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.shareable import Shareable, make_reply
+from nvflare.apis.signal import Signal
+from nvflare.app_common.executors.client_api.external_process_backend import ExternalProcessBackend
+
+STAGES = [Stage("train", ["train.json"], 2, settings={"datalist": "a b"}).to_dict()]
+
+
+def test_it_starts_the_installed_trainer_with_this_python():
+    trainer = BundleTrainer("fed", STAGES)
+    *command, arguments = trainer._command
+    assert command == [sys.executable, "-u", "-m", "federation.site.client"]
+    assert json.loads(arguments) == {"federation": "fed", "stages": STAGES}
+
+
+class Backend(ExternalProcessBackend):
+    """NVFlare's own backend, whose processes are only counted."""
+
+    def __init__(self, replies):
+        super().__init__()
+        self.replies, self.launches = list(replies), 0
+        self._active_launch = SimpleNamespace()
+
+    def execute(self, task_name, shareable, fl_ctx, abort_signal):
+        reply = self.replies.pop(0)
+        if reply == "dies":
+            self._latch_abort("trainer process group exited (rc=-9)")
+            return make_reply(ReturnCode.EXECUTION_EXCEPTION)
+        return make_reply(reply)
+
+    def _launch_trainer(self, timeout, abort_signal=None):
+        self.launches += 1
+
+    def _process_group_alive(self, trainer):
+        return True
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """Give run(*replies): the executor's answers to tasks, and how many trainers were started."""
+    monkeypatch.setattr(BundleTrainer, "_requires_materialized_result", lambda *_: False)
+
+    def make(*replies, tasks=1, change=None):
+        trainer = BundleTrainer("fed", STAGES)
+        trainer._backend = backend = Backend(replies)
+        if change:
+            change(backend)
+        context = FLContext()
+        answers = [
+            trainer.execute("train", Shareable(), context, Signal()).get_return_code()
+            for _ in range(tasks)
+        ]
+        return answers, backend.launches
+
+    return make
+
+
+def test_a_killed_trainer_is_replaced_and_the_task_done_by_the_next(run):
+    assert run("dies", ReturnCode.OK) == ([ReturnCode.OK], 1)
+
+
+def test_a_task_that_kills_every_trainer_fails_and_the_next_one_has_a_new_one(run):
+    answers, launches = run("dies", "dies", ReturnCode.OK, tasks=2)
+    assert answers == [ReturnCode.EXECUTION_EXCEPTION, ReturnCode.OK]
+    assert launches == 2
+
+
+def test_a_living_trainer_that_fails_is_not_replaced(run):
+    answers, launches = run(ReturnCode.EXECUTION_EXCEPTION)
+    assert (answers, launches) == ([ReturnCode.EXECUTION_EXCEPTION], 0)
+
+
+def test_a_job_that_is_ending_starts_nothing(run):
+    def end(backend):
+        backend._claim_abort_intent()
+        backend._latch_abort("run abort requested")
+
+    answers, launches = run(ReturnCode.TASK_ABORTED, change=end)
+    assert (answers, launches) == ([ReturnCode.TASK_ABORTED], 0)
+
+
+def test_in_a_thread_the_arguments_survive_nvflares_splitting_at_blanks():
+    trainer = BundleTrainer("fed", STAGES, own_process=False)
+    assert trainer._task_script_path == str(Path(federation.__file__).parent / "site/client.py")
+    assert " " not in trainer._task_script_args
+    assert json.loads(trainer._task_script_args)["stages"] == STAGES
+
+
+def test_a_stage_with_an_expression_never_starts():
+    with pytest.raises(ValueError, match="which MONAI would run"):
+        BundleTrainer("fed", [{**STAGES[0], "settings": {"x": "$1"}}])
