@@ -90,9 +90,9 @@ def parse_plan(plan: str, modalities: Sequence[str]) -> dict[str, Subset]:
     """
     sites: dict[str, Subset] = {}
     entries = [entry.strip() for entry in str(plan).split(";") if entry.strip()]
-    for place, entry in enumerate(entries, start=1):
+    for number, entry in enumerate(entries, start=1):
         name, colon, subset = entry.rpartition(":")
-        name = _check_site(name.strip() if colon else f"site-{place}")
+        name = _check_site(name.strip() if colon else f"site-{number}")
         if name in sites:
             raise ValueError(f"plan: site {name!r} is named twice in {plan!r}")
         sites[name] = parse_subset(subset, modalities)

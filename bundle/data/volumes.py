@@ -6,8 +6,10 @@ import gzip
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from itertools import product
 from pathlib import Path
+from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -54,6 +56,92 @@ class Grid:
         return tuple(float(size) for size in nib.affines.voxel_sizes(self.affine))
 
 
+class Volume(NamedTuple):
+    """What one file holds.
+
+    Attributes:
+        voxels: (D, H, W) float32, the file's scaling applied.
+        grid: where the voxels lie.
+    """
+
+    voxels: np.ndarray
+    grid: Grid
+
+
+class LabelMap(NamedTuple):
+    """What one label file holds.
+
+    Attributes:
+        labels: (D, H, W) uint8, 0 = background, in the convention that was asked for.
+        grid: where the voxels lie.
+        counts: voxels of every label value as the file has it, the background left out.
+    """
+
+    labels: np.ndarray
+    grid: Grid
+    counts: dict[int, int]
+
+
+class CaseVolumes(NamedTuple):
+    """What the volumes of one case hold.
+
+    Attributes:
+        voxels: modality -> (D, H, W) float32, blank ones left out.
+        grid: the voxel grid that all files share; None = the case has no file.
+        blank: the modalities whose volume is constant, so that they count as absent.
+    """
+
+    voxels: dict[str, np.ndarray]
+    grid: Grid | None
+    blank: list[str]
+
+
+def read_case(
+    files: Mapping[str, str | Path],
+    case: str,
+    others: Mapping[Path, Grid] | None = None,
+    keep: bool = True,
+) -> CaseVolumes:
+    """Read the volumes of a case, each file once, and check them.
+
+    Args:
+        files: modality -> a NIfTI file of 3 dimensions.
+        case: the case's name, for the messages.
+        others: the grids of further files of the case, which must be the images' grid.
+        keep: False = return no voxels, so that a check holds one volume at a time.
+
+    Raises:
+        CaseError: one line for each problem of the case; see `read_volume` and `check_grids`.
+    """
+    voxels: dict[str, np.ndarray] = {}
+    grids: dict[Path, Grid] = {}
+    blank: list[str] = []
+    problems: list[str] = []
+    for name, path in files.items():
+        try:
+            volume = read_volume(path, case)
+        except CaseError as error:
+            problems.append(str(error))
+            continue
+        grids[Path(path)] = volume.grid
+        if is_blank(volume.voxels):
+            blank.append(name)
+        elif keep:
+            voxels[name] = volume.voxels
+    try:
+        check_grids({**grids, **(others or {})}, case)
+    except CaseError as error:
+        problems.append(str(error))
+    if problems:
+        raise CaseError("\n".join(problems))
+    return CaseVolumes(voxels, next(iter(grids.values()), None), blank)
+
+
+def blank_warning(case: str, name: str, path: str | Path) -> str:
+    """Say that a blank volume counts as absent."""
+    return f"case {case}: {path} is constant everywhere, so '{name}' counts as absent"
+
+
 def read_grid(path: str | Path, case: str) -> Grid:
     """Read shape and affine from a file's header; the voxels are not touched.
 
@@ -64,9 +152,7 @@ def read_grid(path: str | Path, case: str) -> Grid:
     Raises:
         CaseError: the file does not exist, is no NIfTI file, is not 3D, or has no usable affine.
     """
-    image = _open(Path(path), case)
-    shape = _shape_3d(tuple(int(n) for n in image.shape), Path(path), case)
-    return Grid(shape, _affine_of(image, Path(path), case))
+    return _grid_of(_open(Path(path), case), Path(path), case)
 
 
 def check_grids(grids: Mapping[Path, Grid], case: str, tolerance_mm: float = 0.1) -> None:
@@ -93,22 +179,22 @@ def check_grids(grids: Mapping[Path, Grid], case: str, tolerance_mm: float = 0.1
             raise CaseError(_grid_message(case, first, path, expected.shape, found.shape, "voxels"))
         distance_mm = _corner_distance_mm(expected, found)
         if distance_mm > tolerance_mm:
-            place = f"corner voxels within {tolerance_mm} mm"
+            wanted = f"corner voxels within {tolerance_mm} mm"
             raise CaseError(
-                _grid_message(case, first, path, place, f"{distance_mm:.3g} mm", "apart")
+                _grid_message(case, first, path, wanted, f"{distance_mm:.3g} mm", "apart")
             )
 
 
-def read_voxels(path: str | Path, case: str) -> np.ndarray:
-    """Read a volume as (D, H, W) float32, the file's scaling applied.
+def read_volume(path: str | Path, case: str) -> Volume:
+    """Read a file once, to its end: voxels, voxel grid and, where it is packed, the checksum.
 
     Raises:
         CaseError: as `read_grid`, and for a truncated or damaged file, NaN or infinite voxels.
     """
     path = Path(path)
-    image = _open(path, case)
-    shape = _shape_3d(tuple(int(n) for n in image.shape), path, case)
-    return _finite_voxels(image, path, case).reshape(shape)
+    image = _read(path, case)
+    grid = _grid_of(image, path, case)
+    return Volume(_finite_voxels(image, path, case).reshape(grid.shape), grid)
 
 
 def count_volumes(path: str | Path, case: str) -> int:
@@ -121,14 +207,14 @@ def count_volumes(path: str | Path, case: str) -> int:
     return int(shape[3]) if len(shape) > 3 else 1
 
 
-def read_volumes(path: str | Path, case: str, count: int) -> tuple[np.ndarray, Grid]:
-    """Read a 4D file as (count, D, H, W) float32, and the grid that its volumes share.
+def read_volumes(path: str | Path, case: str, count: int) -> Volume:
+    """Read a 4D file once as (count, D, H, W) float32, and the grid that its volumes share.
 
     Raises:
-        CaseError: as `read_voxels`, and for a file that does not hold `count` volumes.
+        CaseError: as `read_volume`, and for a file that does not hold `count` volumes.
     """
     path = Path(path)
-    image = _open(path, case)
+    image = _read(path, case)
     shape = tuple(int(n) for n in image.shape)
     if len(shape) != 4 or shape[3] != count:
         raise CaseError(
@@ -136,23 +222,7 @@ def read_volumes(path: str | Path, case: str, count: int) -> tuple[np.ndarray, G
             f"one for each modality; got shape {shape}. Split it into one file for each modality."
         )
     voxels = np.ascontiguousarray(np.moveaxis(_finite_voxels(image, path, case), 3, 0))
-    return voxels, Grid(shape[:3], _affine_of(image, path, case))
-
-
-def check_integrity(path: str | Path, case: str) -> None:
-    """Unpack a .gz file to its end, where its checksum is; nibabel stops at the last voxel.
-
-    Raises:
-        CaseError: the file is damaged, though it may still load as numbers.
-    """
-    if Path(path).suffix.lower() != ".gz":
-        return
-    try:
-        with gzip.open(path) as file:
-            while file.read(1 << 20):
-                pass
-    except _UNREADABLE as error:
-        raise _unreadable(Path(path), case, error) from error
+    return Volume(voxels, Grid(shape[:3], _affine_of(image, path, case)))
 
 
 def is_blank(voxels: np.ndarray) -> bool:
@@ -161,19 +231,10 @@ def is_blank(voxels: np.ndarray) -> bool:
     return bool((inside == inside[0]).all()) if inside.size else True
 
 
-def count_labels(path: str | Path, case: str) -> dict[int, int]:
-    """Count the voxels of every label value in a file as written, the background 0 left out.
-
-    Raises:
-        CaseError: as `read_voxels`, and for values that are no whole numbers.
-    """
-    return _counts(_read_integers(Path(path), case))
-
-
 def read_labels(
     path: str | Path, case: str, known: Sequence[int], aliases: Mapping[int, int] | None = None
-) -> np.ndarray:
-    """Read a label map in the convention of `known`.
+) -> LabelMap:
+    """Read a label map in the convention of `known`; the file is read once, to its end.
 
     Args:
         path: a NIfTI file; float values within 0.01 of a whole number are rounded.
@@ -182,35 +243,77 @@ def read_labels(
         aliases: value in the file -> value in `known`, e.g. {3: 4}; None = none. Keys may be
             strings, as JSON writes them.
 
-    Returns:
-        (D, H, W) uint8, 0 = background.
-
     Raises:
-        CaseError: as `read_voxels`; values that are no whole numbers, or neither background, known
+        CaseError: as `read_volume`; values that are no whole numbers, or neither background, known
             nor aliased; an alias and its target in one file.
     """
     path = Path(path)
-    integers = _read_integers(path, case)
+    volume = read_volume(path, case)
+    integers = _whole_numbers(volume.voxels, path, case)
     renamed = {int(source): int(target) for source, target in (aliases or {}).items()}
-    counts = _counts(integers)
+    counts = count_labels(integers)
     _check_aliases(counts, renamed, path, case)
     _check_values(counts, known, renamed, path, case)
     labels = integers.astype(np.uint8)
     for source, target in renamed.items():
         labels[integers == source] = target
-    return labels
+    return LabelMap(labels, volume.grid, counts)
+
+
+def count_labels(integers: np.ndarray) -> dict[int, int]:
+    """Count the voxels (D, H, W) of every label value, the background 0 left out."""
+    # bincount is some twenty times faster than unique, which has to sort a whole volume.
+    if integers.min() >= 0 and integers.max() < 4096:
+        counts = np.bincount(integers.ravel())
+        values = np.flatnonzero(counts)
+        pairs: Iterable[tuple[int, int]] = zip(values, counts[values], strict=True)
+    else:
+        pairs = zip(*np.unique(integers, return_counts=True), strict=True)
+    return {int(value): int(count) for value, count in pairs if value != 0}
 
 
 def _open(path: Path, case: str) -> SpatialImage:
+    """Open a file for its header; nibabel reads voxels when they are asked for."""
+    _check_exists(path, case)
+    try:
+        return nib.load(path)
+    except _UNREADABLE as error:
+        raise _unreadable(path, case, error) from error
+
+
+def _read(path: Path, case: str) -> SpatialImage:
+    """Read a whole file into memory, to the checksum at the end of a packed one.
+
+    nibabel itself stops at the last voxel, and so takes a damaged file for a good one.
+    """
+    name = path.name.lower()
+    if not name.endswith((".nii", ".nii.gz")):
+        return _open(path, case)  # other formats that nibabel knows
+    _check_exists(path, case)
+    try:
+        # Not gzip.decompress, whose messages say less of what is wrong.
+        with gzip.open(path) if name.endswith(".gz") else path.open("rb") as file:
+            content = BytesIO(file.read())
+        content.name = str(path)  # for nibabel's messages
+        for kind in (nib.Nifti1Image, nib.Nifti2Image):
+            if kind.header_class.may_contain_header(content.getbuffer()):
+                return kind.from_stream(content)
+        raise ImageFileError("it does not begin with a NIfTI header")
+    except _UNREADABLE as error:
+        raise _unreadable(path, case, error) from error
+
+
+def _check_exists(path: Path, case: str) -> None:
     if not path.is_file():
         raise CaseError(
             f"case {case}: file {path} does not exist. "
             "Correct the path, or drop its key from the datalist."
         )
-    try:
-        return nib.load(path)
-    except _UNREADABLE as error:
-        raise _unreadable(path, case, error) from error
+
+
+def _grid_of(image: SpatialImage, path: Path, case: str) -> Grid:
+    shape = _shape_3d(tuple(int(n) for n in image.shape), path, case)
+    return Grid(shape, _affine_of(image, path, case))
 
 
 def _affine_of(image: SpatialImage, path: Path, case: str) -> np.ndarray:
@@ -272,8 +375,7 @@ def _grid_message(
     )
 
 
-def _read_integers(path: Path, case: str) -> np.ndarray:
-    voxels = read_voxels(path, case)
+def _whole_numbers(voxels: np.ndarray, path: Path, case: str) -> np.ndarray:
     integers = np.rint(voxels)
     off = np.abs(voxels - integers) > LABEL_TOLERANCE
     if off.any():
@@ -283,17 +385,6 @@ def _read_integers(path: Path, case: str) -> np.ndarray:
             "Resample labels with nearest-neighbour interpolation."
         )
     return integers.astype(np.int32)
-
-
-def _counts(integers: np.ndarray) -> dict[int, int]:
-    # bincount is some twenty times faster than unique, which has to sort a whole volume.
-    if integers.min() >= 0 and integers.max() < 4096:
-        counts = np.bincount(integers.ravel())
-        values = np.flatnonzero(counts)
-        pairs: Iterable[tuple[int, int]] = zip(values, counts[values], strict=True)
-    else:
-        pairs = zip(*np.unique(integers, return_counts=True), strict=True)
-    return {int(value): int(count) for value, count in pairs if value != 0}
 
 
 def _check_aliases(

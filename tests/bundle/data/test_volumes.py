@@ -10,14 +10,13 @@ from bundle.data.volumes import (
     CaseError,
     Grid,
     check_grids,
-    check_integrity,
-    count_labels,
     count_volumes,
     is_blank,
+    read_case,
     read_grid,
     read_labels,
+    read_volume,
     read_volumes,
-    read_voxels,
 )
 
 SHAPE = (10, 20, 30)
@@ -35,8 +34,8 @@ def noise(seed: int = 0) -> np.ndarray:
 
 def label_map(*values: float, dtype: type = np.uint8) -> np.ndarray:
     labels = np.zeros(SHAPE, dtype)
-    for place, value in enumerate(values):
-        labels[place] = value
+    for index, value in enumerate(values):
+        labels[index] = value
     return labels
 
 
@@ -96,11 +95,11 @@ def test_a_small_rotation_counts_by_what_it_does_to_the_far_corner():
         check_grids(grids, "A")
 
 
-def test_read_voxels_gives_float32_with_the_scaling_applied(tmp_path):
+def test_read_volume_gives_float32_with_the_scaling_applied(tmp_path):
     image = nib.Nifti1Image(noise(), np.eye(4))
     image.header.set_data_dtype(np.int16)
     nib.save(image, tmp_path / "a.nii.gz")
-    voxels = read_voxels(tmp_path / "a.nii.gz", "A")
+    voxels = read_volume(tmp_path / "a.nii.gz", "A").voxels
     assert voxels.dtype == np.float32
     assert voxels == pytest.approx(noise(), abs=1e-4)
 
@@ -109,7 +108,7 @@ def test_a_truncated_file_is_a_case_error(tmp_path):
     path = save(tmp_path / "a.nii.gz", noise())
     path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(CaseError, match=r"case A: .*a\.nii\.gz cannot be read"):
-        read_voxels(path, "A")
+        read_volume(path, "A")
 
 
 def test_nan_and_infinite_voxels_are_counted(tmp_path):
@@ -119,7 +118,7 @@ def test_nan_and_infinite_voxels_are_counted(tmp_path):
     with pytest.raises(
         CaseError, match=r"a\.nii\.gz holds 3 voxels that are NaN or infinite of 6000"
     ):
-        read_voxels(path, "A")
+        read_volume(path, "A")
 
 
 @pytest.mark.parametrize(
@@ -133,7 +132,7 @@ def test_a_volume_of_one_value_inside_the_brain_is_blank(value, changed, blank):
 
 def test_float_labels_are_rounded_and_aliases_applied(tmp_path):
     labels = label_map(1.00392, 2.0, 3.0, dtype=np.float32)
-    read = read_labels(save(tmp_path / "seg.nii", labels), "A", [1, 2, 4], {"3": 4})
+    read = read_labels(save(tmp_path / "seg.nii", labels), "A", [1, 2, 4], {"3": 4}).labels
     assert read.dtype == np.uint8
     assert [int(read[i, 0, 0]) for i in range(4)] == [1, 2, 4, 0]
 
@@ -159,20 +158,89 @@ def test_an_alias_beside_its_target_is_refused(tmp_path):
         read_labels(path, "A", [1, 2, 4], {3: 4})
 
 
-def test_count_labels_reads_the_file_as_written(tmp_path):
-    path = save(tmp_path / "seg.nii", label_map(3, 1, 1))
-    assert count_labels(path, "A") == {1: 1200, 3: 600}
+def test_labels_are_counted_as_the_file_has_them(tmp_path):
+    path = save(tmp_path / "seg.nii", label_map(3, 1, 1), np.diag([1, 2, 3, 1]))
+    read = read_labels(path, "A", [1, 2, 4], {3: 4})
+    assert read.counts == {1: 1200, 3: 600}
+    assert read.grid.spacing_mm == (1, 2, 3)
 
 
 def test_a_flipped_byte_that_still_loads_is_found_by_the_checksum(tmp_path):
     path = save(tmp_path / "a.nii.gz", noise())
-    check_integrity(path, "A")
+    assert read_volume(path, "A").voxels.shape == SHAPE
     content = bytearray(path.read_bytes())
     content[-6] ^= 1  # in the checksum itself: every voxel loads as before
     path.write_bytes(content)
-    assert read_voxels(path, "A").shape == SHAPE
-    with pytest.raises(CaseError, match=r"case A: .*a\.nii\.gz cannot be read .*CRC"):
-        check_integrity(path, "A")
+    assert np.array_equal(nib.load(path).get_fdata(dtype=np.float32), noise())
+    with pytest.raises(CaseError, match=r"case A: .*a\.nii\.gz cannot be read .*CRC check failed"):
+        read_volume(path, "A")
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda content: content[:-20], "ended before the end-of-stream marker"),
+        (lambda content: content[:-2], "ended before the end-of-stream marker"),
+        (lambda content: content + b"garbage!", "Not a gzipped file"),
+        (lambda content: content[:40] + b"\xff" * 40 + content[80:], "Error -3"),
+    ],
+    ids=["cut in the voxels", "cut in the checksum", "more than a file", "overwritten"],
+)
+def test_a_packed_file_is_read_to_its_end(tmp_path, damage, reason):
+    path = save(tmp_path / "a.nii.gz", noise())
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(CaseError, match=rf"case A: .*a\.nii\.gz cannot be read .*{reason}"):
+        read_volume(path, "A")
+
+
+def test_an_unpacked_file_that_was_cut_says_how_much_is_there(tmp_path):
+    path = save(tmp_path / "a.nii", noise())
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(CaseError, match=r"Expected 24000 bytes, got 4648 bytes from .*a\.nii"):
+        read_volume(path, "A")
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz", ".NII.GZ"])
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+def test_both_versions_of_nifti_are_read_packed_or_not(tmp_path, kind, ending):
+    image = kind(noise(), np.diag([1, 2, 3, 1]))
+    image.to_filename(tmp_path / f"a{ending.lower()}")
+    path = (tmp_path / f"a{ending.lower()}").rename(tmp_path / f"b{ending}")
+    volume = read_volume(path, "A")
+    assert np.array_equal(volume.voxels, noise())
+    assert volume.grid.spacing_mm == (1, 2, 3)
+
+
+def test_a_case_is_read_file_by_file_and_each_of_them_once(tmp_path, file_reads):
+    files = {
+        "t1": save(tmp_path / "t1.nii.gz", noise()),
+        "t2": save(tmp_path / "t2.nii", np.zeros(SHAPE, np.float32)),
+    }
+    with file_reads() as reads:
+        case = read_case(files, "A")
+    assert np.array_equal(case.voxels["t1"], noise())
+    assert list(case.voxels) == ["t1"]
+    assert case.blank == ["t2"]
+    assert case.grid.shape == SHAPE
+    assert reads.opened == {"t1.nii.gz": 1, "t2.nii": 1}
+    assert reads.unpacked == 1
+    assert not read_case(files, "A", keep=False).voxels
+
+
+def test_a_case_says_everything_that_is_wrong_with_it(tmp_path):
+    files = {
+        "t1": save(tmp_path / "t1.nii", noise()),
+        "t1ce": tmp_path / "nowhere.nii",
+        "t2": save(tmp_path / "t2.nii", np.full(SHAPE, np.nan, np.float32)),
+        "flair": save(tmp_path / "flair.nii", noise()[:5]),
+    }
+    with pytest.raises(CaseError) as error:
+        read_case(files, "A")
+    lines = str(error.value).splitlines()
+    assert len(lines) == 3
+    assert "nowhere.nii does not exist" in lines[0]
+    assert "t2.nii holds 6000 voxels that are NaN" in lines[1]
+    assert "got (5, 20, 30) voxels in flair.nii" in lines[2]
 
 
 def test_a_4d_file_comes_volume_by_volume(tmp_path):
