@@ -162,6 +162,14 @@ def derive_presence(image: Tensor) -> Tensor:
     return (image != 0).flatten(-3).any(-1)
 
 
+def plain(tensor: Tensor) -> Tensor:
+    """Return the same values as a plain tensor, without MONAI's metadata; gradients still flow.
+
+    A MetaTensor would carry its bookkeeping into every operation.
+    """
+    return tensor.as_subclass(Tensor)
+
+
 def subset_code(present: Tensor) -> Tensor:
     """Number the subsets: modality i contributes 2**i, so that codes run from 1 to 2**M - 1.
 

@@ -20,7 +20,7 @@ from ignite.metrics import Metric
 from monai.metrics import compute_dice, compute_hausdorff_distance
 from torch import Tensor
 
-from bundle.modalities import check_modalities, names_of, subset_name
+from bundle.modalities import check_modalities, names_of, plain, subset_name
 
 # The diagonal of a BraTS volume (240 x 240 x 155 voxels of 1 mm), the challenge's worst distance.
 HD95_ONE_EMPTY_MM = 373.13
@@ -89,7 +89,7 @@ def _masks(prediction: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
                 f"expected a {name} of finite values, got {count} NaN or infinite voxels. "
                 "Threshold finite probabilities before scoring them."
             )
-        masks.append(values.as_subclass(torch.Tensor) != 0)
+        masks.append(plain(values) != 0)
     return masks[0], masks[1]
 
 

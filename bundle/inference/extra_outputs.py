@@ -14,8 +14,8 @@ from monai.engines.utils import IterationEvents
 from monai.transforms import MapTransform
 from torch import Tensor, nn
 
-from bundle.inference.inferers import PresenceInferer
-from bundle.modalities import derive_presence, fill_in, names_of
+from bundle.inference.inferers import PresenceInferer, find_presence
+from bundle.modalities import fill_in, names_of, plain
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ class ExtraOutputs:
         self.uncertainty = uncertainty
 
     def attach(self, engine: Engine) -> None:
-        """Attach to an evaluator; without a wish it costs nothing."""
+        """Attach to an evaluator; if neither output is wanted, nothing is computed."""
         if self.rebuilt:
             engine.add_event_handler(Events.STARTED, self.check)
         if self.rebuilt or self.uncertainty:
@@ -145,9 +145,8 @@ class ExtraOutputs:
     def __call__(self, engine: Engine) -> None:
         """Compute, after the forward pass of a batch."""
         output, network, inferer = engine.state.output, engine.network, engine.inferer
-        image = output["image"]
-        image = image.as_tensor() if isinstance(image, MetaTensor) else image
-        present = engine.state.batch["present"].to(image.device) & derive_presence(image)
+        image = plain(output["image"])
+        present = find_presence(image, engine.state.batch["present"])
         autoencoder = getattr(network, "autoencoder", None)
         with engine.mode(network):
             completed = None
@@ -207,7 +206,7 @@ class SplitAbsentd(MapTransform):
             for name in absent:
                 channel = self.modalities.index(name)
                 item[f"{key}_{name}"] = MetaTensor(
-                    volumes[channel : channel + 1].as_tensor(),
+                    plain(volumes[channel : channel + 1]),
                     meta={**volumes.meta, "modality": name},
                 )
         return item
