@@ -3,7 +3,7 @@
 Shape legend, used in every docstring of the bundle:
 
     B  batch            M  modalities       R  regions
-    D H W  space, the array's axes as stored (their anatomy is the orientation transform's affair)
+    D H W  space, the array's axes as stored (the orientation transform says what they mean)
     S  subsets          E  embedding
 
 `image` is (B, M, D, H, W) float; `present` is (B, M) bool, True = the modality is available.

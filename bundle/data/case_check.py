@@ -1,4 +1,4 @@
-"""Everything that can be wrong with one case, said at once."""
+"""The check of one case, which reports all its problems together."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bundle.data.volumes import (
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found out about a good case.
+    """What a check has found out about a good case.
 
     Attributes:
         item: the datalist item, as it was given.

@@ -25,7 +25,7 @@ _VERSION = 1
 
 
 def file_state(path: str | Path) -> list[Any]:
-    """What tells a file from a rewritten one: its path, size in bytes and mtime in nanoseconds.
+    """Return a file's path, size in bytes and mtime in ns, which change when it is rewritten.
 
     Raises:
         FileNotFoundError: the file does not exist.
@@ -94,7 +94,7 @@ class CheckMemo:
         self._known = len(self.outcomes)
 
     def key(self, item: Mapping[str, Any]) -> str | None:
-        """Name the item's outcome; None = it cannot have one, as a file is missing."""
+        """Return the key of the item's outcome; None = a file is missing, so it has none."""
         try:
             return fingerprint(item, self.parameters)
         except OSError:

@@ -84,7 +84,7 @@ def read_datalist(
     on_bad: Literal["raise", "drop"] = "raise",
     sections: Sequence[str] = SECTIONS,
 ) -> dict[str, list[Item]]:
-    """Read a datalist whose every case can be trusted in training.
+    """Read a datalist and check every case of it, so that training meets no bad one.
 
     Args:
         path: the datalist.
@@ -155,7 +155,7 @@ def inference_cases(
     check: Literal["voxels", "headers", "none"] = "voxels",
     on_bad: Literal["raise", "drop"] = "drop",
 ) -> list[Item]:
-    """List the cases to segment; they are checked first, so that a bad one costs no other.
+    """List the cases to segment. They are checked first, so a bad case does not stop the others.
 
     Args:
         source: a datalist (.json), a folder of cases or of one case, or one NIfTI file: a 4D volume
@@ -207,7 +207,7 @@ def _find_items(
 def hash_case(item: Mapping[str, Any]) -> bytes:
     """Hash an item, its files' state and the bundle's version: PersistentDataset's `hash_func`.
 
-    A file that is written anew changes the hash, so that it never meets the cache of its old self.
+    A file that is written anew changes the hash, so its old cache is not used any more.
 
     Returns:
         64 hexadecimal digits.
@@ -309,7 +309,7 @@ def _repeated(items: Iterable[Item], section: str) -> list[str]:
 
 
 def _unlabelled(items: Iterable[Item], section: str) -> list[str]:
-    """Complain about the items that lack the label which their section asks for."""
+    """Report the items without a label in a section where every case needs one."""
     return [
         f"case {item['case']}: no label, but it is in '{section}'. "
         "Add its 'label', or move the case to 'testing'."
@@ -334,7 +334,7 @@ def _check_choice(parameter: str, value: str, choices: Sequence[str]) -> None:
 
 
 def _settle(path: Path, problems: Sequence[str], on_bad: str, any_left: bool) -> None:
-    """Raise the problems, or log them where the bad cases are to be left out and others remain."""
+    """Raise the problems, or log them if bad cases are left out and good ones remain."""
     if on_bad == "raise" or not any_left:
         _raise_all(path, problems)
     for problem in problems:

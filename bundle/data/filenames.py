@@ -115,7 +115,7 @@ def _read_names(root: Path, endings: Mapping[str, str]) -> dict[Path, list[_Name
 
 
 def is_volume(file: str) -> bool:
-    """True = the name is that of a NIfTI file, and not of a hidden one such as macOS leaves."""
+    """True = the name is that of a NIfTI file; hidden files, such as those of macOS, are not."""
     return file.lower().endswith(_EXTENSIONS) and not file.startswith(".")
 
 

@@ -1,4 +1,4 @@
-"""Taking stock of a folder of BraTS cases: a census, every problem, and a datalist."""
+"""Describing a folder of BraTS cases: what it holds, every problem, and a datalist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One case's files: reading them, and saying what is wrong with them."""
+"""Reading the files of one case, and reporting what is wrong with them."""
 
 from __future__ import annotations
 
@@ -226,7 +226,7 @@ def read_volumes(path: str | Path, case: str, count: int) -> Volume:
 
 
 def is_blank(voxels: np.ndarray) -> bool:
-    """True = one value wherever it is not 0 (all zero included): no scan, so it is absent."""
+    """True = one value wherever it is not 0, or 0 everywhere: the modality counts as absent."""
     inside = voxels[voxels != 0]
     return bool((inside == inside[0]).all()) if inside.size else True
 

@@ -2,7 +2,7 @@
 
 Empty masks follow the BraTS convention (design.md section 7): prediction and reference both empty
 give Dice 1 and HD95 0 mm, exactly one empty gives Dice 0 and HD95 373.13 mm. No score is ever NaN,
-except an HD95 that nobody asked for.
+except an HD95 that was not asked for.
 """
 
 from __future__ import annotations
@@ -207,7 +207,7 @@ class SubsetScores(Metric):
 
     @property
     def rows(self) -> list[Score]:
-        """The scores so far: this process's own until `compute`, everybody's after it."""
+        """The scores so far: of this process until `compute`, of all processes after it."""
         return self._own if self._gathered is None else self._gathered
 
     def reset(self) -> None:

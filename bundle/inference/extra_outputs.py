@@ -51,7 +51,7 @@ def disagreement(
     logits: Tensor,
     completed: Tensor | None = None,
 ) -> Tensor:
-    """Say how far the segmentations from different modalities of one case lie apart.
+    """Measure how much the segmentations from different modalities of one case differ.
 
     The members are what inference would give from the present modalities, from each subset that
     lacks one of them, and from the completed case if something is missing. Each counts the same.
@@ -93,7 +93,7 @@ def _leave_one_out(present: Tensor) -> Iterator[Tensor]:
 
 
 def _standard_deviation(members: Iterable[Tensor]) -> Tensor:
-    """Compute it without keeping the members, and exactly 0 where they are equal (Welford)."""
+    """Standard deviation, without keeping the members; exactly 0 where all are equal (Welford)."""
     mean = total = torch.zeros(())
     count = 0
     for member in members:
@@ -175,8 +175,8 @@ class ExtraOutputs:
 class SplitAbsentd(MapTransform):
     """Take the absent modalities out of a rebuilt case (M, D, H, W), one item (1, D, H, W) each.
 
-    They go to `<key>_<modality>`, with the modality's name in their metadata; a present modality,
-    which nobody rebuilt, goes nowhere.
+    They go to `<key>_<modality>`, with the modality's name in their metadata; a present modality
+    is not rebuilt and gets no item.
 
     Args:
         keys: usually "rebuilt".
@@ -196,7 +196,7 @@ class SplitAbsentd(MapTransform):
         self.present_key = present_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Split every key; a case with everything present is said in the log."""
+        """Split every key; the log says if nothing is missing."""
         item = dict(data)
         for key in self.key_iterator(item):
             volumes = item[key]
@@ -213,7 +213,7 @@ class SplitAbsentd(MapTransform):
 
 
 def extra_output_file_name(meta: Mapping[str, Any], saver: Any) -> dict[str, Any]:
-    """Name a file after its case and, if it is of one, its modality: for SaveImaged.
+    """Name a file after its case and, if it shows a single one, its modality: for SaveImaged.
 
     The modality never comes last in the finished name, `<case>_t1_rebuilt.nii.gz`: a file that ends
     in `_t1.nii.gz` would be found as a scan the next time somebody reads its folder.

@@ -1,4 +1,4 @@
-"""Presence once per case, then windows on the brain alone."""
+"""Inference of whole cases: presence is decided once, then windows run inside the brain."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ class PresenceInferer(Inferer):
         amp: True = mixed precision, float16 on a GPU and bfloat16 on a CPU; logits are float32.
         channels_last: True = turn the weights of the network's 3D convolutions so that a voxel's
             channels lie side by side in memory: faster in bfloat16 on a CPU, slower in float32.
-            Their values stay; a host that knows nothing of it gets it all the same.
+            Their values stay. The inferer does it because a host may build the network itself, and
+            because a network may return new weights for a case (`personalise`).
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""How a phantom head looks to a scanner: tissue parameters and a pulse sequence give an intensity.
+"""The contrast of a phantom head: tissue parameters and a pulse sequence give an intensity.
 
 The signal is that of a spin echo, with an inversion pulse where the sequence has one (FLAIR). No
 modality is drawn by hand, so each is ambiguous for the reason the real one is: fluid and oedema are
@@ -121,7 +121,7 @@ def acquire(
 
 
 def develop(rng: Generator, clean: np.ndarray, brain: np.ndarray, difficulty: float) -> np.ndarray:
-    """Turn a noise-free scan into what is stored: bias field, Rician noise, arbitrary units.
+    """Add bias field and Rician noise to a noise-free image, and store it in arbitrary units.
 
     Args:
         rng: the source of randomness.

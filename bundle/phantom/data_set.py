@@ -128,7 +128,7 @@ def parameters_of(
 
 
 def check_orientation(orientation: str) -> None:
-    """Refuse what is not one letter for each axis of the body."""
+    """Refuse an orientation that is not one letter for each axis of the body."""
     axes = ({"L", "R"}, {"A", "P"}, {"S", "I"})
     if len(orientation) != 3 or any(not axis & set(orientation) for axis in axes):
         raise ValueError(
@@ -200,7 +200,7 @@ def write_cases(folder: Path, parameters: Mapping[str, Any], keep_existing: bool
 def datalist_of(
     parameters: Mapping[str, Any], sections: Mapping[str, Sequence[Case]]
 ) -> dict[str, Any]:
-    """Put the data set as a datalist, with the parameters that made it."""
+    """Describe the data set as a datalist, with the parameters that made it."""
     entries = {
         section: [{"case": c.name, "image": c.image, "label": c.label} for c in cases]
         for section, cases in sections.items()

@@ -43,7 +43,7 @@ def cached_cases(
     """Keep what the deterministic transforms make of each case on disk, or in memory if asked.
 
     The cache's keys hold the datalist item, the size and time of its files and the transforms, so
-    that a changed file or config never meets a stale cache.
+    that a stale cache is never used.
 
     Args:
         data: datalist items.

@@ -121,7 +121,7 @@ def _not_finite(what: str, values: str, batch: Mapping[str, Any], engine: Engine
 
 
 class MethodHandlers:
-    """Handler that gives the trainer's method the chance to attach its own."""
+    """Handler that lets the trainer's method attach handlers of its own."""
 
     def attach(self, engine: SupervisedTrainer) -> None:
         """Call `method.attach(engine)` once training starts, after the network is in place."""

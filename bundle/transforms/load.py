@@ -114,7 +114,7 @@ class LoadModalitiesd(MapTransform):
         return item
 
     def _named(self, source: Any, modality: Any) -> Any:
-        """Give a file without a telling name the modality that the item says, if it says one."""
+        """Use the modality that the item states for a file whose name tells none."""
         is_file = isinstance(source, (str, Path)) and Path(source).is_file()
         known = isinstance(modality, str) and modality in self.modalities
         if is_file and known and split_name(source, self.endings)[1] is None:
