@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bundle.data.labels import read_labels
 from bundle.data.volumes import (
     CaseError,
     Grid,
@@ -14,7 +15,6 @@ from bundle.data.volumes import (
     check_grids,
     read_case,
     read_grid,
-    read_labels,
 )
 
 

@@ -14,7 +14,8 @@ from bundle.data.census import combination_counts, count_table, modality_counts
 from bundle.data.checks import CheckMemo, Checks, check_cases
 from bundle.data.datalist import SECTIONS, labelled, patient_of, shared_patients, write_datalist
 from bundle.data.filenames import survey
-from bundle.data.volumes import BRATS_ALIASES, Grid
+from bundle.data.labels import BRATS_ALIASES
+from bundle.data.volumes import Grid
 from bundle.modalities import BRATS_MODALITIES, check_modalities
 from bundle.regions import BRATS_REGIONS, Regions, check_regions, known_labels
 

@@ -12,7 +12,8 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
-from bundle.data.volumes import Grid, check_grids, read_labels
+from bundle.data.labels import read_labels
+from bundle.data.volumes import Grid, check_grids
 from bundle.regions import (
     Regions,
     check_regions,
