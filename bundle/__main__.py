@@ -85,8 +85,8 @@ def scan(
         seed: of the split.
         check: voxels, headers or none.
     """
+    from bundle.data.labels import BRATS_ALIASES
     from bundle.data.scan import scan as scan_folder
-    from bundle.data.volumes import BRATS_ALIASES
 
     problems = scan_folder(
         str(root),

@@ -24,7 +24,7 @@ def markdown_table(summary: Mapping[str, Any]) -> str:
 
     One column per subset and one for their mean. On top the modalities, ● = given, ○ = withheld;
     then Dice in per cent and, where it was computed, HD95 in mm. A dash stands for a subset that
-    nobody could form.
+    no case could form.
     """
     subsets = [parse_subset(name, summary["modalities"]) for name in summary["subsets"]]
     lines = [
