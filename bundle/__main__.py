@@ -1,11 +1,16 @@
-"""The command line: `python -m bundle VERB`, data sets in and out; training is `monai.bundle`'s.
+"""The command line `python -m bundle VERB`: everything but training, which `monai.bundle` runs.
 
 Each verb imports its own module only, so that `scan` runs without loading MONAI. The verbs turn
 what python-fire makes of a shell word into plain values; what they do is in the module they call.
+python-fire answers a wrong word with a page of usage, or runs the verb first and complains then:
+so verb and options are checked here before python-fire sees them.
 """
 
 from __future__ import annotations
 
+import difflib
+import inspect
+import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -318,6 +323,17 @@ def label(
         raise SystemExit(status)
 
 
+def settings(output: str | None = None) -> None:
+    """Write docs/settings.md: every setting of the configs, its default and its meaning.
+
+    Args:
+        output: the file to write; default docs/settings.md of this bundle.
+    """
+    from bundle.delivery.settings import write_settings
+
+    print(f"wrote {write_settings(_path(output))}")
+
+
 VERBS: dict[str, Callable[..., None]] = {
     "phantom": phantom,
     "scan": scan,
@@ -329,7 +345,10 @@ VERBS: dict[str, Callable[..., None]] = {
     "package": package,
     "export": export,
     "label": label,
+    "settings": settings,
 }
+PROGRAM = "python -m bundle"
+HELP = {"--help", "-h", "help"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -341,14 +360,115 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0, or 2 where the user has to change something (said on stderr).
     """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in HELP:
+        print(_verbs_help())
+        return 0
     try:
-        fire.Fire(
-            VERBS, command=None if arguments is None else list(arguments), name="python -m bundle"
-        )
+        _check_verb(words[0])
+        if HELP & set(words[1:]):
+            print(_verb_help(words[0]))
+            return 0
+        _check_options(words[0], words[1:])
+        fire.Fire(VERBS, command=words, name=PROGRAM)
     except (ValueError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _verbs_help() -> str:
+    """List the verbs, each with the first line of its docstring."""
+    lines = [f"  {verb:10} {(call.__doc__ or '').splitlines()[0]}" for verb, call in VERBS.items()]
+    return "\n".join(
+        [
+            f"usage: {PROGRAM} VERB ...",
+            "",
+            *lines,
+            "",
+            f"`{PROGRAM} VERB --help` lists the options of a verb.",
+            "`python -m monai.bundle run` trains, evaluates and segments: see README.md.",
+        ]
+    )
+
+
+def _verb_help(verb: str) -> str:
+    """Say how a verb is called; its docstring names every option, the signature the defaults."""
+    parameters = inspect.signature(VERBS[verb]).parameters.values()
+    needed = [each.name.upper() for each in parameters if each.default is each.empty]
+    given = [each for each in parameters if each.default not in (each.empty, None)]
+    usage = " ".join([PROGRAM, verb, *needed, "[--OPTION VALUE] ..."])
+    defaults = [f"    --{each.name} {_as_word(each.default)}" for each in given]
+    lines = [f"usage: {usage}", "", inspect.getdoc(VERBS[verb]) or ""]
+    return "\n".join([*lines, *(["", "Defaults:", *defaults] if defaults else [])])
+
+
+def _as_word(value: Any) -> str:
+    return ",".join(value) if isinstance(value, tuple) else str(value)
+
+
+def _check_verb(verb: str) -> None:
+    if verb not in VERBS:
+        raise ValueError(
+            f"no verb {verb!r}.{_suggestion(verb, VERBS)} `{PROGRAM} --help` lists the verbs."
+        )
+
+
+def _check_options(verb: str, words: Sequence[str]) -> None:
+    """Refuse an option that does not exist before anything runs.
+
+    Args:
+        verb: one of VERBS.
+        words: what follows the verb, as python-fire is going to read it.
+
+    Raises:
+        ValueError: no such option, a value too few or too many.
+    """
+    if "--" in words:
+        return  # what follows is for python-fire itself
+    parameters = inspect.signature(VERBS[verb]).parameters
+    see = f"`{PROGRAM} {verb} --help` lists the options."
+    given, values, index = set(), [], 0
+    while index < len(words):
+        word, index = words[index], index + 1
+        if not _is_option(word):
+            values.append(word)
+            continue
+        option, equals, _ = word.lstrip("-").partition("=")
+        has_value = bool(equals) or (index < len(words) and not _is_option(words[index]))
+        name = _parameter(option.replace("-", "_"), has_value, parameters)
+        if name is None:
+            dashed = {f"--{parameter}": parameter for parameter in parameters}
+            unknown = word.partition("=")[0]
+            raise ValueError(f"{verb}: no option {unknown}.{_suggestion(unknown, dashed)} {see}")
+        given.add(name)
+        index += has_value and not equals
+    free = [name for name in parameters if name not in given]
+    if len(values) > len(free):
+        raise ValueError(f"{verb}: one value too many, {values[len(free)]!r}. {see}")
+    for name in free[len(values) :]:
+        if parameters[name].default is inspect.Parameter.empty:
+            raise ValueError(f"{verb}: no value for {name.upper()}. {see}")
+
+
+def _is_option(word: str) -> bool:
+    """Tell an option from a value as python-fire does; -1 is a value."""
+    return word.startswith("--") or re.match("-[a-zA-Z]", word) is not None
+
+
+def _parameter(option: str, has_value: bool, parameters: Mapping[str, Any]) -> str | None:
+    """Return the parameter that python-fire takes an option for; None = it would take none."""
+    if option in parameters:
+        return option
+    if not has_value and option.startswith("no") and option[2:] in parameters:
+        return option[2:]
+    short = [name for name in parameters if name[0] == option]
+    return short[0] if len(short) == 1 else None
+
+
+def _suggestion(word: str, known: Mapping[str, Any]) -> str:
+    near = difflib.get_close_matches(word, known, n=1)
+    return f" Did you mean {near[0]}?" if near else f" Expected one of {', '.join(known)}."
 
 
 def _path(value: Any) -> str | None:
