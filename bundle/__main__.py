@@ -257,7 +257,7 @@ def package(
         weights: a flat state dict; default models/model.pt, else demo/models/model.pt.
         overlay: the config files that were laid over train.json in the training, such as
             configs/brats2018.yaml; known for the demonstration's weights.
-        data: what the weights were trained on, in words, for metadata and model card.
+        data: what the weights were trained on, in words, for metadata and docs/README.md.
     """
     from bundle.delivery.package import package as write_package
 

@@ -18,11 +18,21 @@ from bundle.delivery.trained_model import Trained, find_trained
 ROOT = Path(bundle.ROOT)
 # MONAI Label takes the task's type from how the folder's name ends.
 NAME = "brats_missing_modality_segmentation"
-FILES = ("LICENSE", "Makefile", "README.md", "constraints.txt", "pyproject.toml")
+FILES = (
+    "CHANGELOG.md",
+    "CITATION.cff",
+    "CONTRIBUTING.md",
+    "LICENSE",
+    "Makefile",
+    "README.md",
+    "SECURITY.md",
+    "constraints.txt",
+    "pyproject.toml",
+)
 # What travels from each folder, by ending; whatever a run wrote there stays.
 FOLDERS = {
     "apps": {".py"},
-    "bundle": {".py"},
+    "bundle": {".j2", ".json", ".py", ".yaml"},
     "configs": {".conf", ".json", ".yaml"},
     "custom": {".json", ".md", ".py", ".yaml"},
     "docs": {".md", ".png", ".txt"},
@@ -38,7 +48,7 @@ DEMO_DATA = (
     "the made-up phantom data of `make demo`, which show no patient: the weights show that "
     "everything works and are good for nothing else"
 )
-CARD, CARD_HEADING = "docs/model_card.md", "## The weights\n"
+CARD, CARD_HEADING = "docs/README.md", "## The weights\n"
 
 
 def package(
@@ -75,7 +85,7 @@ def contents(trained: Trained, data: str | None = None) -> dict[str, bytes]:
     """Collect the bundle's files, and prove that the weights fit every workflow.
 
     Three things differ from the checkout: `train.json`, `inference.json` and a complete
-    `evaluation.json` hold the settings that the weights were trained with; metadata, model card
+    `evaluation.json` hold the settings that the weights were trained with; metadata, docs/README.md
     and `models/model.json` say where the weights come from; and there are weights.
 
     Args:
