@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import yaml
 
 import bundle
 from bundle.atomic import write_text_atomically
+from bundle.evaluation.tables import markdown
 
 CONFIGS = Path(bundle.ROOT) / "configs"
 MEANINGS = Path(__file__).with_name("settings.yaml")
@@ -91,7 +92,9 @@ def settings_page(configs: Path = CONFIGS, meanings: Path = MEANINGS) -> str:
     sections = [_INTRODUCTION]
     for heading, group in groups.items():
         rows = [_row(id_, meaning, workflows) for id_, meaning in group.items()]
-        sections.append(f"## {heading}\n\n" + _table(["id", "default", "config", "meaning"], rows))
+        sections.append(
+            f"## {heading}\n\n" + markdown(["id", "default", "config", "meaning"], rows, left=4)
+        )
     sections.append("## Overlays\n\nA file that is laid over `train.json`, or over another file.\n")
     sections += [_overlay_section(each) for each in read_overlays(configs, known)]
     return "\n".join(sections)
@@ -176,7 +179,7 @@ def _overlay_section(overlay: Overlay) -> str:
     lines.append(f"- **Cost:** {overlay.cost}\n- **Effect:** {overlay.effect}\n")
     rows = [[f"`{id_}`", _shown(value), said] for id_, (value, said) in overlay.settings.items()]
     if rows:
-        lines.append(_table(["id", "value", "meaning"], rows))
+        lines.append(markdown(["id", "value", "meaning"], rows, left=3))
     return "\n".join(lines)
 
 
@@ -186,9 +189,3 @@ def _shown(value: Any) -> str:
     else:
         text = value if isinstance(value, str) else json.dumps(value)
     return f"`{text}`" if len(text) <= _LONGEST else "see the file"
-
-
-def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [titles, ["---"] * len(titles), *rows]
-    cells = [[cell.replace("|", r"\|") for cell in line] for line in lines]
-    return "".join(f"| {' | '.join(line)} |\n" for line in cells)
