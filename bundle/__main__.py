@@ -34,7 +34,7 @@ def phantom(
     orientation: str = "LPS",
     naming: str = "phantom",
 ) -> None:
-    """Write the phantom data set: NIfTI volumes and their datalist, made up but hard enough.
+    """Write a made-up data set: NIfTI volumes and their datalist.
 
     Args:
         output_dir: the folder to write into.
@@ -77,7 +77,7 @@ def scan(
     seed: int = 0,
     check: str = "voxels",
 ) -> None:
-    """Find BraTS cases by their names, print a census and every problem, write a datalist.
+    """Find BraTS cases by their names, check them, and write a datalist.
 
     Args:
         root: a folder of cases, BraTS 2018 to 2023 and later.
@@ -116,15 +116,15 @@ def degrade(
     seed: int = 0,
     modalities: Any = BRATS_MODALITIES,
 ) -> None:
-    """Write a datalist whose cases lack modalities at random but for good.
+    """Take modalities away from the cases of a datalist, the same ones every time.
 
     Args:
         datalist: the datalist to start from.
         output: the datalist to write.
-        ratio: chance to be dropped, 0 to 1, the same for every modality.
-        rates: or one for each, such as t1=0.2,t1ce=0.4,t2=0.6,flair=0.8.
-        sections: which sections to degrade, such as training,validation.
-        seed: with a case's name it decides what the case lacks.
+        ratio: chance, 0 to 1, that a case loses a modality, the same for every modality.
+        rates: or a chance for each, such as t1=0.2,t1ce=0.4,t2=0.6,flair=0.8.
+        sections: the sections to change, such as training,validation.
+        seed: decides, together with a case's name, what the case loses.
         modalities: names, such as t1,t1ce,t2,flair.
     """
     from bundle.data.degrade import degrade as degrade_datalist
@@ -141,7 +141,7 @@ def partition(
     seed: int = 0,
     modalities: Any = BRATS_MODALITIES,
 ) -> None:
-    """Share out a datalist among the sites of a federation.
+    """Share the cases of a datalist out over the sites of a federation.
 
     Args:
         datalist: the datalist to share out.
@@ -165,7 +165,7 @@ def prompts(
     modalities: Any = BRATS_MODALITIES,
     seed: int = 0,
 ) -> None:
-    """Write one text embedding for every modality subset; CLIP's need the extra `clip`.
+    """Write a text embedding for every modality subset; CLIP needs the extra `clip`.
 
     Args:
         output: the file to write, such as prompts.pt.
@@ -199,19 +199,19 @@ def benchmark(
     device: str | None = None,
     datalist: str | None = None,
 ) -> None:
-    """Train and test a whole grid, and report; a stopped one goes on.
+    """Train and test a grid of methods, and write a report; a stopped grid goes on.
 
     Args:
-        output_dir: the grid's folder; runs that have a result there are not made again.
-        grid: on the phantom universal or methods (many hours each), methods_whole (longer still),
-            cost or rebuilding (minutes), or smoke (a minute); on a datalist's cases, cases (for a
-            GPU) or cases_small.
-        workers: how many runs at a time, one processor core each.
-        only: make the runs in whose names this regular expression is found.
-        report_only: make no run, only the report on those that are there.
-        keep: leave the checkpoints of the runs.
+        output_dir: the grid's folder; a run that has a result there is not made again.
+        grid: on the phantom universal, methods or federation (many hours each; the last one needs
+            the extra `fl`), cost or rebuilding (minutes), or smoke (a minute); on a datalist's
+            cases, cases (for a GPU) or cases_small.
+        workers: how many runs at a time, one processor core each; federated runs go one by one.
+        only: a regular expression; make the runs whose names hold a match.
+        report_only: make no run; report on the results that are there.
+        keep: keep the checkpoints of the runs.
         device: such as cuda; without it the phantom's grids stay on the CPU.
-        datalist: for these two; its training cases are to get gaps.
+        datalist: of grid cases or cases_small; its training cases get gaps.
     """
     from bundle.benchmark.command import benchmark as make_benchmark
 
@@ -233,11 +233,11 @@ def features(
     epochs: int = 10,
     seed: int = 0,
 ) -> None:
-    """Train a regressor on text, audio and vision features with and without gradient decoupling.
+    """Compare trainings on text, audio and vision features: with gradient decoupling or not.
 
     Args:
         output_dir: gets scores.csv and table.md, and features.npz where no file is given.
-        file: features in CMU-MOSI's usual layout, .pkl or .npz; without it a set is made up.
+        file: features in CMU-MOSI's usual layout, as .npz; without it a set is made up.
         ratio: chance, 0 to 1, that a training sample lacks a modality for good.
         epochs: passes over the training samples.
         seed: of the made-up set, of what is missing, of weights and order.
@@ -250,14 +250,14 @@ def features(
 def package(
     output: str = "runs", weights: str | None = None, overlay: Any = None, data: str | None = None
 ) -> None:
-    """Write the bundle as one zip, weights inside, that MONAI's tools take as it is.
+    """Write the bundle and its weights as one zip for MONAI's tools.
 
     Args:
         output: the zip, or the folder that gets it.
         weights: a flat state dict; default models/model.pt, else demo/models/model.pt.
         overlay: the config files that were laid over train.json in the training, such as
             configs/brats2018.yaml; known for the demonstration's weights.
-        data: what the weights were trained on, in words, for metadata and docs/README.md.
+        data: what the weights were trained on, in words; metadata and docs/README.md say it.
     """
     from bundle.delivery.package import package as write_package
 
@@ -269,15 +269,15 @@ def package(
 def export(
     output: str, weights: str | None = None, overlay: Any = None, image_only: bool = False
 ) -> None:
-    """Write the trained network as one file for other programs: .onnx or PyTorch's .pt2.
+    """Write the trained network for other programs, as .onnx or PyTorch's .pt2.
 
     Args:
         output: the file; ONNX needs the extra `export`.
         weights: a flat state dict; default models/model.pt, else demo/models/model.pt.
         overlay: the config files that were laid over train.json in the training; known for the
             demonstration's weights.
-        image_only: leave `present` out: a channel that is zero everywhere is then absent, which
-            holds for whole cases, not for windows.
+        image_only: leave `present` out. A channel of zeros is then absent: give it whole cases,
+            not windows.
     """
     from bundle.delivery.export import export as write_export
     from bundle.delivery.trained_model import find_trained
@@ -296,10 +296,10 @@ def label(
     port: int = 8000,
     start: bool = True,
 ) -> None:
-    """Serve the bundle with MONAI Label on this machine, for 3D Slicer and others.
+    """Serve the trained network with MONAI Label on this machine.
 
     Args:
-        output_dir: gets the app, a copy of the bundle (trainings write there) and the studies.
+        output_dir: gets the app, a copy of the bundle, into which trainings write, and the studies.
         weights: a flat state dict; default models/model.pt, else demo/models/model.pt.
         overlay: the config files that were laid over train.json in the training; known for the
             demonstration's weights.
@@ -307,7 +307,7 @@ def label(
             default made-up ones.
         app: patchwork (with a strategy of ours) or monaibundle (MONAI Label's app as it is).
         port: where to listen.
-        start: false = only lay everything out, and say how to start it.
+        start: false = lay everything out, and print the command that starts the server.
     """
     from bundle.delivery.label_server import prepare
 

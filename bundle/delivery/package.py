@@ -45,8 +45,8 @@ WORKFLOWS = {
     "evaluation": ("train.json", "evaluate.json"),
 }
 DEMO_DATA = (
-    "the made-up phantom data of `make demo`, which show no patient: the weights show that "
-    "everything works and are good for nothing else"
+    "the made-up data of `make demo`, which show no patient: the weights show that everything "
+    "works, and are good for nothing else"
 )
 CARD, CARD_HEADING = "docs/README.md", "## The weights\n"
 
@@ -153,7 +153,7 @@ def _facts(note: Mapping[str, Any], state: Mapping[str, Tensor], digest: str) ->
     other = ("prompts", "trained_on", "overlays")
     count, numbers = len(state), sum(value.numel() for value in state.values())
     return {
-        "trained on": note["trained_on"] or "not said by whoever packaged them",
+        "trained on": note["trained_on"] or "not said when they were packaged",
         "configs": f"train.json{overlays}",
         "made for": json.dumps({name: said for name, said in note.items() if name not in other}),
         "source of the prompts": (note.get("prompts") or {}).get("source", "none"),
@@ -175,6 +175,7 @@ def _check_channels(metadata: Mapping[str, Any], note: Mapping[str, Any]) -> Non
         said, held = data[place][tensor]["num_channels"], note.get(name, [])
         if len(held) != said:
             raise ValueError(
-                f"configs/metadata.json describes {said} channels of {tensor}, the weights were "
-                f"made for the {name} {json.dumps(held)}. Describe these in network_data_format."
+                f"configs/metadata.json describes {said} channels of {tensor}, but the weights "
+                f"were made for the {name} {json.dumps(held)}. Describe these in "
+                "network_data_format."
             )

@@ -126,7 +126,7 @@ def test_the_features_verb_reads_a_file_and_names_one_that_is_not_there(tmp_path
     assert main([*arguments, str(file)]) == 0
     assert (out / "table.md").read_text() in capsys.readouterr().out
     assert not (out / "features.npz").exists()
-    assert main([*arguments, str(tmp_path / "nowhere.pkl")]) == 2
+    assert main([*arguments, str(tmp_path / "nowhere.npz")]) == 2
     assert "error: expected a file of feature sequences, found none" in capsys.readouterr().err
 
 
