@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -86,6 +87,10 @@ def test_the_version_is_the_same_everywhere_and_has_its_changelog():
     metadata = read_json("configs/metadata.json")
     assert metadata["version"] == bundle.__version__
     assert metadata["version"] in metadata["changelog"]
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.findall(r"^## (\S+)$", changelog, re.MULTILINE) == list(metadata["changelog"])
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == bundle.__version__
 
 
 def test_constraints_are_exact_sorted_and_without_addresses():

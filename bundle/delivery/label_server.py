@@ -130,7 +130,7 @@ def find_stock_app() -> Path:
             return place
     raise FileNotFoundError(
         f"expected MONAI Label's app {STOCK_APP} in {' or '.join(map(str, places))}, found none. "
-        "Some installers leave it out. Install monailabel with pip."
+        "Some installers leave it out: install monailabel with pip."
     )
 
 
