@@ -222,6 +222,17 @@ def test_every_link_leads_somewhere():
     assert not wrong, "\n".join(["links that lead nowhere:", *wrong])
 
 
+def test_every_path_that_a_text_names_exists():
+    """So that a file cannot move away from under the documentation; x and NAME stand for others."""
+    wrong = []
+    for page in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        for name in re.findall(r"`((?:apps|bundle|configs|custom|jobs|tests)/[\w./]+)`", text):
+            if not exists(name) and not re.search(r"NAME|/(test_)?x\.py$", name):
+                wrong.append(f"{page.relative_to(ROOT)}: no file {name}")
+    assert not wrong, "\n".join(["files that have moved:", *wrong])
+
+
 def anchors(text: str) -> set[str]:
     """Return the anchors that GitHub gives to a page's headings."""
     prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
