@@ -198,10 +198,10 @@ def benchmark(
 
     Args:
         output_dir: the grid's folder; runs that have a result there are not made again.
-        grid: on the phantom universal or methods (many hours each), methods_whole (longer still),
-            cost or rebuilding (minutes), or smoke (a minute); on a datalist's cases, cases (for a
-            GPU) or cases_small.
-        workers: how many runs at a time, one processor core each.
+        grid: on the phantom universal, methods or federation (many hours each; the last one needs
+            the extra `fl`), cost or rebuilding (minutes), or smoke (a minute); on a datalist's
+            cases, cases (for a GPU) or cases_small.
+        workers: how many runs at a time, one processor core each; federated runs go one by one.
         only: make the runs in whose names this regular expression is found.
         report_only: make no run, only the report on those that are there.
         keep: leave the checkpoints of the runs.

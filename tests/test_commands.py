@@ -44,6 +44,9 @@ RUN_BY = {
     "python -m bundle features": "tests/bundle/sentiment/test_compare.py::",
     "python -m bundle benchmark DIR --grid cost": f"{GRIDS}/test_cost.py::",
     "python -m bundle benchmark DIR --grid rebuilding": f"{GRIDS}/test_rebuilding.py::",
+    "python -m bundle benchmark docs/federation_evidence --grid federation": (
+        f"{SLOW}/federation/test_federated_benchmark.py::measured"
+    ),
     "python -m bundle benchmark": f"{SLOW}/test_benchmark.py::",
     "python -m monai.bundle run": f"{SLOW}/test_documented_commands.py::test_they_run",
     "make federation": f"{SLOW}/federation/test_simulator.py::finished",
@@ -52,7 +55,6 @@ RUN_BY = {
     "python -m federation.kit": "tests/federation/test_kit.py::test_",
     "python -m federation.export": "tests/federation/test_export.py::test_",
     "python jobs/define.py": "tests/jobs/test_define.py::test_the_method_rounds_and_epochs_are",
-    "python -m federation.evidence": f"{SLOW}/federation/test_evidence.py::measured",
     "nvflare job": f"{SLOW}/federation/test_deployment.py::test_the_job_finishes",
     "nvflare system shutdown": f"{SLOW}/federation/test_deployment.py::test_a_shutdown_ends",
     "nvflare provision": f"{SLOW}/federation/test_deployment.py::deployment",

@@ -22,7 +22,7 @@ FILES = ("LICENSE", "Makefile", "README.md", "constraints.txt", "pyproject.toml"
 # What travels from each folder, by ending; whatever a run wrote there stays.
 FOLDERS = {
     "apps": {".py"},
-    "bundle": {".py"},
+    "bundle": {".j2", ".json", ".py", ".yaml"},
     "configs": {".conf", ".json", ".yaml"},
     "custom": {".json", ".md", ".py", ".yaml"},
     "docs": {".md", ".png", ".txt"},
