@@ -13,6 +13,10 @@ __version__ = "0.4.0"
 ROOT = str(Path(__file__).resolve().parent.parent)
 
 
+# Modules of version 0.3 that were run with `python -m`, and what is run in their place.
+_MOVED_COMMANDS = {"federation.evidence": "python -m bundle benchmark DIR --grid federation"}
+
+
 class MovedNames:
     """Last on Python's list of finders: tells where a module or a name of version 0.3 is now.
 
@@ -38,7 +42,9 @@ def where_now(name: str) -> str | None:
         return None
     names = [*(old for old in table if old.startswith(f"{name}.")), name]
     moves = "; ".join(f"{old} is now {table[old]}" for old in names)
-    return f"{moves}. Change the name in the config, job or script that has it."
+    advice = f"{moves}. Change the name in the config, job or script that has it."
+    command = _MOVED_COMMANDS.get(name)
+    return f"{advice} The command is now: {command}" if command else advice
 
 
 def __getattr__(name: str) -> object:
@@ -67,6 +73,13 @@ sys.meta_path.append(MovedNames)
 # Of a program that merely imports the bundle, the hook is none of our business.
 if getattr(sys.modules["__main__"].__spec__, "name", None) == "monai.bundle.__main__":
     sys.excepthook = _say_cause_last
+
+
+def root_of(error: BaseException) -> BaseException:
+    """Find what went wrong at first; MONAI reports it as a config expression that failed."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def flag(value: object) -> bool:

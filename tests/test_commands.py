@@ -44,6 +44,9 @@ RUN_BY = {
     "python -m bundle features": "tests/bundle/sentiment/test_compare.py::",
     "python -m bundle benchmark DIR --grid cost": f"{GRIDS}/test_cost.py::",
     "python -m bundle benchmark DIR --grid rebuilding": f"{GRIDS}/test_rebuilding.py::",
+    "python -m bundle benchmark docs/federation_evidence --grid federation": (
+        f"{SLOW}/federation/test_federated_benchmark.py::measured"
+    ),
     "python -m bundle benchmark": f"{SLOW}/test_benchmark.py::",
     "python -m bundle --help": "tests/bundle/test_main.py::test_help_lists_every_verb",
     "python -m bundle settings": "tests/bundle/delivery/test_settings.py::test_the_verb_writes",

@@ -58,7 +58,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "federation.simulate": {
         *("federation.job", "federation.policy", "federation.protocol", "federation.server"),
-        *("federation.settings", "bundle.data", "bundle.phantom"),
+        *("federation.settings", "bundle.data", "bundle.evaluation", "bundle.phantom"),
     },
 }
 # What must not be reached, not even through other modules: (whose files, what, why).

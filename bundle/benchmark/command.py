@@ -7,15 +7,17 @@ import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 
-from bundle.benchmark import cost, own_cases, rebuilding
-from bundle.benchmark.absence import prepare_data
+from bundle.benchmark import cost, rebuilding
+from bundle.benchmark.data import prepare_data, read_own_cases
+from bundle.benchmark.federated import federation
 from bundle.benchmark.grids import GRIDS, OWN
-from bundle.benchmark.plan import Grid, Run
+from bundle.benchmark.plan import Run, RunGrid
 from bundle.benchmark.pool import Outcome, choose, process_pool, run_all
 from bundle.benchmark.report import write_report
 from bundle.benchmark.results import read_results
 from bundle.benchmark.runs import execute
 
+ON_THE_PHANTOM: Mapping[str, Callable[[], RunGrid]] = {**GRIDS, "federation": federation}
 # Not made of runs; each returns its table and leaves a file that the report takes up.
 MEASUREMENTS: Mapping[str, Callable[[str], str]] = {
     "cost": cost.write,
@@ -38,9 +40,9 @@ def benchmark(
 
     Args:
         output_dir: the grid's folder; the same one goes on where it was stopped.
-        grid: one of `GRIDS`; of `OWN`, on the cases of `datalist`; or of `MEASUREMENTS`, which
-            are made in one go.
-        workers: how many runs at a time, one core each.
+        grid: one of `ON_THE_PHANTOM`; of `OWN`, on the cases of `datalist`; or of `MEASUREMENTS`,
+            which are made in one go.
+        workers: how many runs at a time, one core each; federated runs are made one by one.
         only: make the runs whose names match this regular expression somewhere; the report is on
             all that are there.
         report_only: True = make no run.
@@ -80,7 +82,8 @@ def benchmark(
                 keep=keep,
                 device=device,
             )
-            run_all(plan, todo, outcome, output_dir, job, make_executor, workers)
+            at_once = workers if plan.at_once is None else min(workers, plan.at_once)
+            run_all(plan, todo, outcome, output_dir, job, make_executor, at_once)
     except KeyboardInterrupt:
         print("stopped; the same command goes on with the runs that are missing")
         raise
@@ -89,20 +92,22 @@ def benchmark(
     return _tell(outcome)
 
 
-def _plan(grid: str, datalist: str | None) -> Grid:
-    if grid not in GRIDS and grid not in OWN:
-        raise ValueError(f"grid: expected one of {[*GRIDS, *OWN, *MEASUREMENTS]}, got {grid!r}")
+def _plan(grid: str, datalist: str | None) -> RunGrid:
+    if grid not in ON_THE_PHANTOM and grid not in OWN:
+        raise ValueError(
+            f"grid: expected one of {[*ON_THE_PHANTOM, *OWN, *MEASUREMENTS]}, got {grid!r}"
+        )
     if (grid in OWN) != (datalist is not None):
         raise ValueError(
             f"expected --datalist with the grids {list(OWN)} and nowhere else, got grid {grid!r} "
             f"and datalist {datalist!r}"
         )
     if datalist is not None:
-        return OWN[grid](own_cases.read(datalist))
-    return GRIDS[grid]()
+        return OWN[grid](read_own_cases(datalist))
+    return ON_THE_PHANTOM[grid]()
 
 
-def _matching(plan: Grid, only: str | None) -> list[Run]:
+def _matching(plan: RunGrid, only: str | None) -> list[Run]:
     try:
         pattern = re.compile(only or "")
     except re.error as error:

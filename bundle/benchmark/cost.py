@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 import torch
 
 from bundle.atomic import write_text_atomically
-from bundle.benchmark.contenders import (
+from bundle.benchmark.layout import times
+from bundle.benchmark.measured_methods import (
     COMPLETE,
-    CONTENDERS,
     HALF,
+    MEASURED,
     METHODS,
     MODALITIES,
     NETWORKS,
@@ -28,11 +29,10 @@ from bundle.benchmark.contenders import (
     training_step,
     window,
 )
-from bundle.benchmark.markdown import table as markdown_table
-from bundle.benchmark.markdown import times
 from bundle.benchmark.plan import GMD_NOT_DECOUPLED, SPECIALISTS
 from bundle.benchmark.provenance import circumstances
 from bundle.benchmark.results import Row
+from bundle.evaluation.tables import markdown
 from bundle.modalities import all_subsets
 
 FILE = "cost.json"
@@ -216,7 +216,7 @@ def read(folder: str | Path) -> dict[str, Any] | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
-def contender_rows(costs: Mapping[str, Any] | None) -> list[Row]:
+def method_cost_rows(costs: Mapping[str, Any] | None) -> list[Row]:
     """One row for every method: what it costs, as ratios to the plain U-Net; None = not measured.
 
     Args:
@@ -228,7 +228,7 @@ def contender_rows(costs: Mapping[str, Any] | None) -> list[Row]:
     memory = {
         kind: {name: peaks[kind] for name, peaks in training.items()} for kind in ("whole", "added")
     }
-    for label, (step, network) in CONTENDERS.items():
+    for label, (step, network) in MEASURED.items():
         rows.append(
             {
                 "method": label,
@@ -256,10 +256,10 @@ def _times(value: float | None, factor: int) -> float | None:
 
 def table(costs: Mapping[str, Any]) -> str:
     """Write each method's ratios as a Markdown table, and what was promised as another one."""
-    return f"{_contenders_table(costs)}\n{_promises_table(costs)}"
+    return f"{_methods_table(costs)}\n{_promises_table(costs)}"
 
 
-def _contenders_table(costs: Mapping[str, Any]) -> str:
+def _methods_table(costs: Mapping[str, Any]) -> str:
     names = {
         "step": "training step",
         "training_memory": "memory, training",
@@ -268,9 +268,9 @@ def _contenders_table(costs: Mapping[str, Any]) -> str:
         "inference": "inference",
         "inference_memory": "memory of a window",
     }
-    rows = contender_rows(costs)
+    rows = method_cost_rows(costs)
     body = [[str(row["method"]), *(times(row[key]) for key in names)] for row in rows]
-    return markdown_table(["ratio to the plain U-Net", *names.values()], body)
+    return markdown(["ratio to the plain U-Net", *names.values()], body)
 
 
 def _promises_table(costs: Mapping[str, Any]) -> str:
@@ -278,4 +278,4 @@ def _promises_table(costs: Mapping[str, Any]) -> str:
         [name, times(costs["ratios"].get(name)), "" if limit is None else f"{limit:g}"]
         for name, limit in PROMISES
     ]
-    return markdown_table(["ratio", "measured", "limit"], body)
+    return markdown(["ratio", "measured", "limit"], body)

@@ -12,17 +12,18 @@ from bundle.benchmark.plan import (
     GMD_NOT_DECOUPLED,
     PCGRAD_UNET,
     Change,
-    Grid,
     Group,
     OwnCases,
     Phantom,
     Run,
+    RunGrid,
     SameTime,
-    Stage,
+    Training,
 )
 from bundle.modalities import BRATS_MODALITIES, all_subsets, subset_name
+from bundle.phantom import PRETRAINING_PATCHES
 
-# By the overlay that turns train.json into the method; what has none is train.json itself.
+# The overlay that turns train.json into a method; a label without one is train.json itself.
 OVERLAYS = {
     "modality_dropout": ("method_modality_dropout.yaml",),
     "full_only": ("method_full_only.yaml",),
@@ -53,8 +54,8 @@ ABLATIONS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
     "no rescaling": ({"rescale": False}, {"rescale": False}),
 }
 NO_PRETRAINING = "no pre-training"
-# Stage 2 as the whole has it: beside the one above, it tells what pre-training is worth from what
-# the steps are worth that it takes away from stage 2.
+# Stage 2 with the epochs that it has in the whole. NO_PRETRAINING gives the epochs of stage 1 to
+# stage 2; the two together tell what pre-training brings and what its steps would bring elsewhere.
 STAGE_2_ALONE = "no pre-training, nor its steps"
 # Less central: with one seed.
 FINER_ABLATIONS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
@@ -83,7 +84,6 @@ _PLAIN_PACE = ("full_only",)
 _NOTE_ON_FULL_ONLY = (
     "full_only at a missing ratio of 0 is modality_dropout itself and is not run again."
 )
-PATCHES: Mapping[str, Any] = {"patch": 8, "descriptor_patch": 4}
 # What sets the size of a network and of its crops.
 PHANTOM_SIZE = "benchmark.yaml"
 OWN_SIZE = "benchmark_cases.yaml"
@@ -94,10 +94,10 @@ def single(
     epochs: int | None,
     overrides: Mapping[str, Any] | None = None,
     size: str = PHANTOM_SIZE,
-) -> tuple[Stage, ...]:
+) -> tuple[Training, ...]:
     """Train once, with the configs of a label; the one named by `size` comes last."""
     configs = ("train.json", *OVERLAYS.get(label, ()), size)
-    return (Stage(configs, epochs, {**CHANGED.get(label, {}), **(overrides or {})}),)
+    return (Training(configs, epochs, {**CHANGED.get(label, {}), **(overrides or {})}),)
 
 
 def pretrained(
@@ -106,14 +106,15 @@ def pretrained(
     first: Mapping[str, Any] | None = None,
     second: Mapping[str, Any] | None = None,
     size: str = PHANTOM_SIZE,
-) -> tuple[Stage, ...]:
+) -> tuple[Training, ...]:
     """Pre-train, then train from there; `first` and `second` override ids of the two stages."""
-    # A crop of 32 voxels a side has 64 patches of 8 to hide, and 512 of 4 to describe.
-    patches = PATCHES if size == PHANTOM_SIZE else {}
+    patches = PRETRAINING_PATCHES if size == PHANTOM_SIZE else {}
     start = {"pretrained_file": "$@ckpt_dir + '/pretrained.ckpt'"}
     return (
-        Stage(("train.json", "pretrain.yaml", size), pretrain_epochs, {**patches, **(first or {})}),
-        Stage(("train.json", size), train_epochs, {**start, **(second or {})}),
+        Training(
+            ("train.json", "pretrain.yaml", size), pretrain_epochs, {**patches, **(first or {})}
+        ),
+        Training(("train.json", size), train_epochs, {**start, **(second or {})}),
     )
 
 
@@ -256,7 +257,7 @@ def universal(
     pretrain_epochs: int = 25,
     train_epochs: int = 100,
     phantom: Phantom = Phantom(),  # noqa: B008 - frozen
-) -> Grid:
+) -> RunGrid:
     """Plan the evidence for the universal model of design.md section 1.1.
 
     Args:
@@ -280,7 +281,7 @@ def universal(
         f"*{STAGE_2_ALONE}*: {train_epochs} epochs of stage 2, as the whole has them, and not the "
         f"{pretrain_epochs} of stage 1; the other changes leave the number of steps as it is.",
     )
-    return Grid("universal", "universal", "modality_dropout", tuple(runs), notes)
+    return RunGrid("universal", "universal", "modality_dropout", tuple(runs), notes)
 
 
 def other_methods(gaps: Gaps, labels: Sequence[str], seed: int, **lengths: Any) -> list[Run]:
@@ -316,23 +317,20 @@ def variant_runs(labels: Sequence[str], seed: int, **lengths: Any) -> list[Run]:
 
 
 def methods(
-    whole: bool = False,
     seeds: Sequence[int] = (0, 1, 2),
     pretrain_epochs: int = 25,
     train_epochs: int = 100,
     phantom: Phantom = Phantom(),  # noqa: B008 - frozen
-) -> Grid:
-    """Plan the one table that compares everything.
+) -> RunGrid:
+    """Plan the one table that compares everything, small enough for ten hours of two cores.
 
     What it has in common with `universal` are the same runs, which are not made twice in one
     folder. At a ratio of `CENTRE` every method is trained a second time, with the CPU time of the
     universal model's training instead of its number of steps; what time that is, its training at
     `UNEVEN` tells, so that a GPU may have made what both grids have in common and a CPU the rest.
+    Outside of `CENTRE` the two variants of GMD have the first seed at `UNEVEN` alone.
 
     Args:
-        whole: True = every run with every seed, those of equal CPU time at all ratios; False =
-            outside of `CENTRE`, the two variants of GMD have the first seed at `UNEVEN` alone,
-            which brings the grid down to what two cores do in less than ten hours.
         seeds: of the comparison; the specialists and most of VARIANTS have the first one alone.
         pretrain_epochs: of the universal model's first stage.
         train_epochs: of its second stage; every opponent gets the sum of both.
@@ -352,12 +350,12 @@ def methods(
         for gaps, cell in shared.items():
             others = other_methods(gaps, _OTHERS, seed, **lengths)
             costly = other_methods(gaps, _COSTLY, seed, **lengths)
-            if whole or gaps == CENTRE:
+            if gaps == CENTRE:
                 others += costly
             elif seed == first and gaps == UNEVEN:
                 later += costly
             runs += [run for run in cell if run not in timed] + others
-            if whole or gaps == CENTRE:
+            if gaps == CENTRE:
                 runs += [
                     same_time(run, gaps, UNEVEN)
                     for run in cell + others
@@ -369,12 +367,12 @@ def methods(
         labels = tuple(VARIANTS) if seed == first else VARIANTS_OF_ALL_SEEDS
         runs += variant_runs(labels, seed, **lengths)
     runs += later
-    return Grid(
-        "methods_whole" if whole else "methods",
+    return RunGrid(
+        "methods",
         "universal",
         "modality_dropout",
         tuple(runs),
-        _notes(whole, phantom),
+        _notes(phantom),
         centre=CENTRE,
         changes=(
             Change(GMD_NOT_DECOUPLED, "GMD", GMD_NOT_DECOUPLED),
@@ -383,10 +381,10 @@ def methods(
     )
 
 
-def _notes(whole: bool, phantom: Phantom) -> tuple[str, ...]:
-    """Say what the reader of grid `methods` has to know of it."""
+def _notes(phantom: Phantom) -> tuple[str, ...]:
+    """Say what grid `methods` leaves out and what its words mean."""
     uneven = "/".join(f"{rate:g}" for rate in UNEVEN)
-    notes = [
+    return (
         _NOTE_ON_FULL_ONLY,
         f"Missing ratio {uneven}: the chance of {', '.join(BRATS_MODALITIES)}, in this order, to "
         "be missing from a training case, which keeps at least one of them.",
@@ -401,14 +399,10 @@ def _notes(whole: bool, phantom: Phantom) -> tuple[str, ...]:
         "no other method reads.",
         "The specialists have one seed, and so have those variants of LCKD and GMD whose row under "
         "*What each part is worth* says so.",
-    ]
-    if not whole:
-        notes.append(
-            f"Outside of a missing ratio of {CENTRE:g}, *{'* and *'.join(_COSTLY)}* have one seed "
-            f"at {uneven}, and equal CPU time is given to modality_dropout alone: to fit into ten "
-            "hours of two cores. `--grid methods_whole` makes the rest, in the same folder."
-        )
-    return tuple(notes)
+        f"Outside of a missing ratio of {CENTRE:g}, *{'* and *'.join(_COSTLY)}* have one seed at "
+        f"{uneven}, and equal CPU time is given to modality_dropout alone: to fit into ten hours "
+        "of two cores.",
+    )
 
 
 def cases(
@@ -418,8 +412,8 @@ def cases(
     ratios: Sequence[float] = (0.5, 0.0, 0.8),
     pretrain_epochs: int = 15,
     train_epochs: int = 60,
-) -> Grid:
-    """Plan the main comparison on a reader's own cases.
+) -> RunGrid:
+    """Plan the main comparison on cases of one's own.
 
     Args:
         data: the cases; all seeds share them and their parting into training and testing.
@@ -437,10 +431,10 @@ def cases(
         for run in main_runs(ratio, seed, **lengths, phantom=data, size=size)
     ]
     name = "cases_small" if small else "cases"
-    return Grid(name, "universal", "modality_dropout", tuple(runs), (_NOTE_ON_FULL_ONLY,))
+    return RunGrid(name, "universal", "modality_dropout", tuple(runs), (_NOTE_ON_FULL_ONLY,))
 
 
-def smoke() -> Grid:
+def smoke() -> RunGrid:
     """Plan three trainings of seconds that prove nothing but that a grid works."""
     tiny = {"filters": 4, "blocks_down": [1, 1, 1], "epoch_samples": 8}
     phantom = Phantom(training=4, testing=2, size=32)
@@ -458,18 +452,17 @@ def smoke() -> Grid:
         data=phantom,
     )
     notes = ("A smoke test: its numbers mean nothing.",)
-    return Grid("smoke", "modality_dropout", "full_only", (first, second, longer), notes)
+    return RunGrid("smoke", "modality_dropout", "full_only", (first, second, longer), notes)
 
 
-# Those on a reader's own cases.
-OWN: Mapping[str, Callable[[OwnCases], Grid]] = {
+# Those on cases of one's own.
+OWN: Mapping[str, Callable[[OwnCases], RunGrid]] = {
     "cases": cases,
     "cases_small": functools.partial(cases, small=True),
 }
 
-GRIDS: Mapping[str, Callable[[], Grid]] = {
+GRIDS: Mapping[str, Callable[[], RunGrid]] = {
     "universal": universal,
     "methods": methods,
-    "methods_whole": functools.partial(methods, whole=True),
     "smoke": smoke,
 }

@@ -1,10 +1,11 @@
-"""The pictures of the report: Dice against the missing ratio and the cost, what parts are worth."""
+"""The pictures of the reports: Dice by missing ratio, cost, changed part and site."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -12,12 +13,17 @@ from matplotlib.figure import Figure
 from bundle.atomic import written_atomically
 from bundle.benchmark.plan import Missing
 from bundle.benchmark.results import Row
+from bundle.benchmark.sites import CLIENT_MEAN
 from bundle.evaluation.heatmap import FAINT, INK
 
 # Okabe and Ito's colours, which people who do not tell red from green can tell apart.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#808080")
 # How far right of the largest ratio what is not one number has its place.
 _ASIDE = 0.2
+
+
+# Dice of each seed, by arm, then by site or what is over all of them.
+Dots = Mapping[str, Mapping[str, Sequence[float]]]
 
 
 def write_picture(figure: Figure, path: Path) -> None:
@@ -143,6 +149,37 @@ def draw_ablation(rows: Sequence[Row]) -> Figure:
     axes.set(ylim=(len(rows) - 0.5, -0.5), xlabel="change of Dice (percentage points)")
     axes.set_title("What changes when a part is changed", fontsize=11, color=INK)
     axes.grid(axis="x", color=FAINT, linewidth=0.6)
+    return figure
+
+
+def draw_sites(rows: Sequence[Row], sites: Mapping[str, Sequence[str]], dots: Dots) -> Figure:
+    """Draw Dice at each site and its mean over the sites: a bar an arm, a dot a seed.
+
+    Args:
+        rows: of `bundle.benchmark.sites.site_rows`.
+        sites: the modalities of each, by name.
+        dots: Dice of each seed, by arm and place, as `bundle.benchmark.sites.seed_dice` gives it.
+    """
+    figure, axes = _figure(9, 4.6)
+    arms = list(dict.fromkeys(row["arm"] for row in rows))
+    places = [*sites, CLIENT_MEAN]
+    means = {(row["arm"], row["at"]): row["dice"] for row in rows}
+    width = 0.8 / len(arms)
+    colours = colormaps["tab10"].colors
+    for number, arm in enumerate(arms):
+        colour = colours[number % len(colours)]
+        shift = (number - (len(arms) - 1) / 2) * width
+        for place, at in enumerate(places):
+            label = arm if place == 0 else None
+            height = 100 * means[arm, at]
+            axes.bar(place + shift, height, 0.9 * width, color=colour, alpha=0.75, label=label)
+            for dice in dots[arm][at]:
+                axes.plot(place + shift, 100 * dice, "o", color=colour, markersize=2.5)
+    names = [f"{site}\n{', '.join(own)}" for site, own in sites.items()]
+    axes.set_xticks(range(len(places)), [*names, "mean of the sites"])
+    axes.set_ylabel("Dice on test cases, own subsets, %")
+    axes.grid(axis="y", color=FAINT, linewidth=0.6)
+    figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     return figure
 
 

@@ -1,4 +1,4 @@
-"""What a benchmark is made of: runs, their stages, and the grid that holds them."""
+"""What a benchmark is made of: runs, their trainings, and the grid that holds them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-Group = Literal["main", "wall_clock", "specialist", "ablation"]
+Group = Literal["main", "wall_clock", "specialist", "ablation", "federation"]
 
 # The groups of methods that stand beside the reference, and what was made equal.
 COMPARED: Mapping[Group, str] = {"main": "equal steps", "wall_clock": "equal CPU time"}
@@ -39,10 +39,19 @@ class Phantom:
     size: int = 48
     validation: int = 4
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many cases each section of the datalist has."""
+        return {
+            "training": self.training,
+            "validation": self.validation,
+            "testing": self.testing,
+        }
+
 
 @dataclass(frozen=True)
 class OwnCases:
-    """The data of a run: a reader's own cases, whose datalist stays where it is.
+    """The data of a run: cases of one's own, whose datalist stays where it is.
 
     Attributes:
         training: cases to train on; they get gaps.
@@ -56,8 +65,8 @@ class OwnCases:
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One training.
+class Training:
+    """One training in one place.
 
     Attributes:
         configs: names of files in configs/, each overriding what came before.
@@ -68,6 +77,25 @@ class Stage:
     configs: tuple[str, ...]
     epochs: int | None
     overrides: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Federation:
+    """One training over several sites, made by `python -m federation.simulate`.
+
+    Attributes:
+        options: of that command, those for data, seed, settings and output left out.
+        rounds: with training in them, after any pre-training.
+        pretrain_rounds: rounds of pre-training with training in them, for a method that has one.
+        sites: their names and modalities, as `python -m bundle partition --plan` takes them.
+        settings: further ids of the configs and their values.
+    """
+
+    options: Mapping[str, Any]
+    rounds: int
+    pretrain_rounds: int
+    sites: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -92,17 +120,19 @@ class Run:
         label: what is compared, such as a method's name.
         group: which table it belongs to. "main": the same number of optimiser steps for all;
             "wall_clock": the same CPU time as the reference; "specialist": one subset only;
-            "ablation": the reference with something changed.
+            "ablation": the reference with something changed; "federation": sites that train
+            together, or what is compared with that.
         ratio: chance, 0 to 1, that a modality of a training case is missing; the mean of `rates`
             where there are any.
         seed: of the absence, the weights and the order of the cases; not of the data.
-        stages: the trainings.
+        stages: the trainings; () for a federated run.
         subsets: what to evaluate, such as ("t1+t2",); None = all.
         needs: modalities that some training case must have; without one the run is not possible.
         same_time: tells the last stage's epochs where they are not fixed.
         data: what is trained and tested on.
         rates: that chance for each modality in vocabulary order; None = `ratio` for all.
         whole: the label of what an ablation is changed from; None = the grid's reference.
+        federation: the training over several sites; None = the run has `stages`.
     """
 
     name: str
@@ -110,13 +140,14 @@ class Run:
     group: Group
     ratio: float
     seed: int
-    stages: tuple[Stage, ...]
+    stages: tuple[Training, ...]
     subsets: tuple[str, ...] | None = None
     needs: tuple[str, ...] = ()
     same_time: SameTime | None = None
     data: Phantom | OwnCases = Phantom()
     rates: tuple[float, ...] | None = None
     whole: str | None = None
+    federation: Federation | None = None
 
     @property
     def missing(self) -> Missing:
@@ -145,8 +176,8 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Grid:
-    """What one report is about.
+class RunGrid:
+    """The runs that one report is about.
 
     Attributes:
         name: the word on the command line.
@@ -156,6 +187,8 @@ class Grid:
         notes: sentences for the report on what is not there, and why.
         centre: the missing ratio at which all methods stand in one table; None = no such table.
         changes: compared methods that stand among the ablations as well, at the centre.
+        folder: where the report goes, within the folder of the records; None = one of its name.
+        at_once: the most runs at a time; None = as many as there are workers.
 
     Raises:
         ValueError: two runs of one name, one that waits for a run that does not come before it, or
@@ -169,6 +202,8 @@ class Grid:
     notes: tuple[str, ...] = ()
     centre: float | None = None
     changes: tuple[Change, ...] = ()
+    folder: str | None = None
+    at_once: int | None = None
 
     def __post_init__(self) -> None:
         if self.changes and self.centre is None:

@@ -22,7 +22,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from bundle.atomic import write_text_atomically
-from bundle.benchmark.plan import Grid, Run
+from bundle.benchmark.plan import Run, RunGrid
 from bundle.benchmark.results import Result, read_result, record_path
 
 # Called in a worker as execute(run, results of the runs it waited for); it writes the record.
@@ -80,7 +80,9 @@ class Outcome:
     held_up: list[Run] = field(default_factory=list)
 
 
-def choose(grid: Grid, wanted: Iterable[Run], output_dir: str | Path) -> tuple[Outcome, list[Run]]:
+def choose(
+    grid: RunGrid, wanted: Iterable[Run], output_dir: str | Path
+) -> tuple[Outcome, list[Run]]:
     """Part the runs that are finished from those that are to be made; say which have changed."""
     digests = grid.digests()
     read = {run.name: read_result(run, digests[run.name], output_dir) for run in grid.runs}
@@ -92,7 +94,7 @@ def choose(grid: Grid, wanted: Iterable[Run], output_dir: str | Path) -> tuple[O
 
 
 def run_all(
-    grid: Grid,
+    grid: RunGrid,
     todo: Sequence[Run],
     outcome: Outcome,
     output_dir: str | Path,
@@ -172,6 +174,8 @@ def _settle(
 def _summary(result: Result) -> str:
     if result.not_possible:
         return result.not_possible
+    if result.run.federation is not None:
+        return f"{result.record['seconds']:.0f} s"
     return (
         f"Dice {100 * result.dice:.1f} %, {result.steps} steps, "
         f"{result.cpu_seconds:.0f} s of CPU time"

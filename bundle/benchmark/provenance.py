@@ -16,6 +16,8 @@ import bundle
 from bundle.benchmark.plan import Run
 
 CONFIGS = Path(bundle.ROOT) / "configs"
+# The only modules of this package that a run's numbers depend on.
+_THAT_RUN = ("configs.py", "runs.py")
 
 
 def circumstances() -> dict[str, Any]:
@@ -68,7 +70,7 @@ def _loaded() -> set[str]:
 def _read_files() -> dict[str, str]:
     root = Path(bundle.ROOT)
     files = [*(root / "configs").iterdir(), *(root / "bundle").rglob("*.py")]
-    counted = [f for f in files if f.parent.name != "benchmark" or f.name == "runs.py"]
+    counted = [f for f in files if f.parent.name != "benchmark" or f.name in _THAT_RUN]
     return {file.relative_to(root).as_posix(): _digest(file.read_bytes()) for file in counted}
 
 

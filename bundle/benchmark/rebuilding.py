@@ -16,14 +16,18 @@ from monai.metrics.regression import compute_ssim_and_cs
 from torch import Tensor
 
 from bundle.atomic import write_text_atomically
-from bundle.benchmark.grids import PATCHES
+from bundle.benchmark.configs import read_configs, run_configs
+from bundle.benchmark.data import whole_phantom
+from bundle.benchmark.layout import range_cell
 from bundle.benchmark.plan import Phantom
 from bundle.benchmark.provenance import code_digest
-from bundle.benchmark.runs import run_configs, whole_phantom
 from bundle.data.datalist import load_datalist, write_datalist
+from bundle.evaluation.tables import markdown
 from bundle.methods.universal.distribution import KINDS
 from bundle.modalities import BRATS_MODALITIES, plain, presence
+from bundle.phantom import PRETRAINING_PATCHES
 from bundle.training.datasets import CaseSubsets, labelled_cases
+from bundle.training.weights import load_weights
 
 logger = logging.getLogger(__name__)
 
@@ -129,6 +133,45 @@ def score_network(
     return scores
 
 
+def score_pretrained(
+    configs: Sequence[str],
+    settings: Mapping[str, Any],
+    weights: str,
+    modality: str,
+    given: Sequence[str],
+) -> dict[str, list[float]]:
+    """Rebuild a withheld modality of the testing cases by a pre-trained network.
+
+    Args:
+        configs: names of files in configs/, with which it was pre-trained.
+        settings: ids and values that come last, `datalist_file` among them.
+        weights: the network's, a flat state dict.
+        modality, given: as in `score_network`.
+
+    Returns:
+        As `score_network`.
+    """
+    parser = read_configs(configs, {**settings, "cache_dir": None}).parser
+    load_weights(parser.get_parsed_content("network"), weights)
+    return _score_testing_cases(parser, modality, given)
+
+
+def _score_testing_cases(
+    parser: Any, modality: str, given: Sequence[str] | None = None
+) -> dict[str, list[float]]:
+    data = CaseSubsets(
+        labelled_cases(parser.get_parsed_content("datalist"), "testing"),
+        parser.get_parsed_content("validate#preprocessing"),
+        BRATS_MODALITIES,
+        ["+".join(BRATS_MODALITIES)],
+    )
+    cases = [data[index] for index in range(len(data))]
+    network = parser.get_parsed_content("network")
+    return score_network(
+        network, cases, modality, parser.get_parsed_content("validate#inferer"), given
+    )
+
+
 def write(output_dir: str) -> str:
     """Measure what is missing in `rebuilding.json` in the folder; return the table."""
     return table(measure(output_dir))
@@ -140,27 +183,19 @@ def table(records: Mapping[str, Mapping[str, Any]]) -> str:
     Args:
         records: what `measure` returned.
     """
-    lines = ["| distribution approximation | PSNR dB | SSIM |", "|:---|---:|---:|"]
     known = [record for record in records.values() if "constant_psnr" in record][:1]
-    lines.append(f"| the mean everywhere | {' | '.join(_cells(known, 'constant_'))} |")
+    body = [["the mean everywhere", *_cells(known, "constant_")]]
     for variant in VARIANTS:
         seeds = [record for name, record in records.items() if name.startswith(f"{variant}, ")]
-        lines.append(f"| {variant} | {' | '.join(_cells(seeds))} |")
-    return "\n".join(lines) + "\n"
+        body.append([variant, *_cells(seeds)])
+    return markdown(["distribution approximation", "PSNR dB", "SSIM"], body)
 
 
 def _cells(seeds: Sequence[Mapping[str, Any]], prefix: str = "") -> list[str]:
     return [
-        _cell([sum(seed[prefix + name]) / len(seed[prefix + name]) for seed in seeds], digits)
+        range_cell([sum(seed[prefix + name]) / len(seed[prefix + name]) for seed in seeds], digits)
         for name, digits in (("psnr", 2), ("ssim", 3))
     ]
-
-
-def _cell(means: Sequence[float], digits: int) -> str:
-    if not means:
-        return "\N{EN DASH}"
-    middle = sum(means) / len(means)
-    return f"{middle:.{digits}f} ({min(means):.{digits}f} to {max(means):.{digits}f})"
 
 
 def measure(
@@ -192,7 +227,7 @@ def measure(
     datalist = unpaired(whole_phantom(phantom, output_dir), modality, _datalist_path(output_dir))
     settings = {
         **{"modality": modality, "epochs": epochs, "phantom": asdict(phantom)},
-        **{"overrides": {**PATCHES, **(overrides or {})}, "code": code_digest()},
+        **{"overrides": {**PRETRAINING_PATCHES, **(overrides or {})}, "code": code_digest()},
     }
     for seed in seeds:
         for variant in VARIANTS:
@@ -217,21 +252,11 @@ def _measure_one(
         settings = {
             **{"datalist_file": datalist, "dataset_dir": str(Path(datalist).parent)},
             **{"output_dir": scratch, "ckpt_dir": scratch, "seed": seed, "max_epochs": epochs},
-            **{**PATCHES, "distribution": variant, **overrides},
+            **{**PRETRAINING_PATCHES, "distribution": variant, **overrides},
         }
         configs = ["train.json", "pretrain.yaml", "benchmark.yaml"]
         parser, _ = run_configs(configs, settings)
-        network = parser.get_parsed_content("network")
-        data = CaseSubsets(
-            labelled_cases(parser.get_parsed_content("datalist"), "testing"),
-            parser.get_parsed_content("validate#preprocessing"),
-            BRATS_MODALITIES,
-            ["+".join(BRATS_MODALITIES)],
-        )
-        cases = [data[index] for index in range(len(data))]
-        return score_network(
-            network, cases, modality, parser.get_parsed_content("validate#inferer")
-        )
+        return _score_testing_cases(parser, modality)
 
 
 def _datalist_path(output_dir: str | Path) -> Path:

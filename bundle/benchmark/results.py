@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,14 +13,22 @@ from typing import Any, Literal
 import numpy as np
 
 from bundle.atomic import write_text_atomically
-from bundle.benchmark.plan import Grid, Group, Missing, Run
+from bundle.benchmark.plan import Group, Missing, Run, RunGrid
 from bundle.evaluation.metrics import Score
 
 # {subset: {region: [Dice of every case, in the order of the record's `cases`]}}
 Dice = Mapping[str, Mapping[str, Sequence[float]]]
 
+# Whose model it is where one is for all.
+GLOBAL = "global"
+
 # A line of a table: column -> value; None = not there (yet).
 Row = dict[str, Any]
+
+
+def file_name(label: str) -> str:
+    """Turn a label into a word that is fit for a file's name, such as 'pooled_with_its_steps'."""
+    return re.sub(r"[^a-zA-Z0-9]", "_", label)
 
 
 def record_path(output_dir: str | Path, name: str) -> Path:
@@ -73,22 +82,37 @@ class Result:
         return self.record.get("not_possible", "")
 
     @property
+    def models(self) -> Mapping[str, Mapping[str, Any]]:
+        """Every model that was tested, by whose it is: its `cases` and its `dice`.
+
+        Of sites that train by themselves each has one; all other runs have one, `GLOBAL`.
+        """
+        return self.record.get("models", {GLOBAL: self.record})
+
+    @property
     def cases(self) -> list[str]:
         """Names of the testing cases, sorted."""
-        return self.record["cases"]
+        return next(iter(self.models.values()))["cases"]
 
     @property
     def regions(self) -> list[str]:
         """Names of the R regions, in the order of `scores`."""
-        return list(next(iter(self.record["dice"].values())))
+        return list(next(iter(next(iter(self.models.values()))["dice"].values())))
+
+    @property
+    def subsets(self) -> list[str]:
+        """Names of the subsets that were tested."""
+        return list(next(iter(self.models.values()))["dice"])
+
+    def scores_of(self, whose: str) -> dict[str, np.ndarray]:
+        """Dice of one of the models, 0 to 1, by subset: (cases, R) float."""
+        dice = self.models[whose]["dice"]
+        return {subset: np.array(list(regions.values())).T for subset, regions in dice.items()}
 
     @cached_property
     def scores(self) -> dict[str, np.ndarray]:
-        """Dice, 0 to 1, by subset: (cases, R) float."""
-        return {
-            subset: np.array(list(regions.values())).T
-            for subset, regions in self.record["dice"].items()
-        }
+        """Dice of the model for all, 0 to 1, by subset: (cases, R) float."""
+        return self.scores_of(GLOBAL)
 
     @cached_property
     def case_means(self) -> np.ndarray:
@@ -121,6 +145,13 @@ class Result:
         return sum(stage["cpu_seconds"] for stage in self.record["stages"])
 
     @property
+    def seconds(self) -> float:
+        """CPU seconds, evaluation included; of a federated run, seconds of wall time."""
+        if "seconds" in self.record:
+            return self.record["seconds"]
+        return self.cpu_seconds + self.record["evaluation"]["cpu_seconds"]
+
+    @property
     def epoch_cpu_seconds(self) -> float:
         """CPU seconds of an epoch of the last stage."""
         last = self.record["stages"][-1]
@@ -136,7 +167,7 @@ class Results:
         finished: by name, those whose record fits the plan.
     """
 
-    grid: Grid
+    grid: RunGrid
     finished: Mapping[str, Result]
 
     def of(self, group: Group, label: str, ratio: Missing) -> dict[int, Result]:
@@ -186,12 +217,27 @@ def read_result(run: Run, digest: str, output_dir: str | Path) -> tuple[State, R
     if not path.is_file():
         return "missing", None
     record = json.loads(path.read_text(encoding="utf-8"))
-    if record["digest"] != digest:
+    if not _was_planned_so(record, run, digest):
         return "changed", None
     return "finished", Result(run, record)
 
 
-def read_results(grid: Grid, output_dir: str | Path) -> Results:
+def _was_planned_so(record: Mapping[str, Any], run: Run, digest: str) -> bool:
+    if "digest" in record:
+        return record["digest"] == digest
+    # A federation's record of version 0.3 has its size in place of a digest.
+    plan = run.federation
+    return plan is not None and record["size"] == {
+        "rounds": plan.rounds,
+        "pretrain_rounds": plan.pretrain_rounds,
+        "sites": plan.sites,
+        "cases": run.data.counts,
+        "edge": run.data.size,
+        "settings": plan.settings,
+    }
+
+
+def read_results(grid: RunGrid, output_dir: str | Path) -> Results:
     """Read the records of a grid's finished runs."""
     digests = grid.digests()
     found = [read_result(run, digests[run.name], output_dir)[1] for run in grid.runs]

@@ -3,67 +3,25 @@
 from __future__ import annotations
 
 import gc
-import io
 import os
 import shutil
 import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from bundle.benchmark.plan import Phantom, Run, Stage
-from bundle.benchmark.provenance import CONFIGS, circumstances, device_name, files_of
+from bundle import root_of
+from bundle.benchmark.configs import run_configs
+from bundle.benchmark.federated import make_federated
+from bundle.benchmark.plan import Run, Training
+from bundle.benchmark.provenance import circumstances, device_name, files_of
 from bundle.benchmark.results import Result, compact_dice, record_path, write_record
 from bundle.data.datalist import load_datalist
 from bundle.evaluation.tables import read_csv
 from bundle.modalities import BRATS_MODALITIES
-from bundle.phantom.data_set import ensure_phantom
-from bundle.phantom.gaps import phantom_with_gaps
 from bundle.training.datasets import formable
-
-_PHANTOM_SEED = 0
-
-
-def prepare_data(run: Run, output_dir: str | Path) -> str:
-    """Return the run's datalist; write what is not there yet. Not for two processes at once."""
-    with redirect_stdout(io.StringIO()):
-        return phantom_with_gaps(
-            str(_phantom_folder(run.data, output_dir)),
-            ratio=run.ratio,
-            sections=["training"],
-            seed=_PHANTOM_SEED,
-            counts=_counts(run.data),
-            size=run.data.size,
-            absence_seed=run.seed,
-        )
-
-
-def whole_phantom(phantom: Phantom, output_dir: str | Path) -> str:
-    """Return the datalist of the phantom without gaps; write what is not there yet."""
-    with redirect_stdout(io.StringIO()):
-        path = ensure_phantom(
-            str(_phantom_folder(phantom, output_dir)),
-            sections=_counts(phantom),
-            size=phantom.size,
-            seed=_PHANTOM_SEED,
-        )
-    return str(path)
-
-
-def _counts(phantom: Phantom) -> dict[str, int]:
-    return {
-        "training": phantom.training,
-        "validation": phantom.validation,
-        "testing": phantom.testing,
-    }
-
-
-def _phantom_folder(phantom: Phantom, output_dir: str | Path) -> Path:
-    name = "_".join(["phantom", *map(str, _counts(phantom).values()), str(phantom.size)])
-    return Path(output_dir).absolute() / name
 
 
 def execute(
@@ -96,7 +54,7 @@ def execute(
         with output_into(log):
             made = _make(_on(device, run), datalists[run.name], scratch, before)
     except Exception as error:
-        raise _root(error)  # noqa: B904 - the chain is what it is the root of
+        raise root_of(error)  # noqa: B904 - the chain is what it is the root of
     record = {"run": asdict(run), "digest": digests[run.name], **circumstances(), **made}
     record["device"] = device_name(made.get("device"))
     write_record(record, record_path(output_dir, run.name))
@@ -113,13 +71,6 @@ def _on(device: str | None, run: Run) -> Run:
     chosen = {"device": f"$torch.device({device!r})"}
     stages = [replace(stage, overrides={**stage.overrides, **chosen}) for stage in run.stages]
     return replace(run, stages=tuple(stages))
-
-
-def _root(error: BaseException) -> BaseException:
-    """Find what went wrong at first; MONAI reports it as a config expression that failed."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
 
 
 @contextmanager
@@ -143,6 +94,8 @@ def output_into(path: Path) -> Iterator[None]:
 
 
 def _make(run: Run, datalist: str, scratch: Path, before: Mapping[str, Result]) -> dict[str, Any]:
+    if run.federation is not None:
+        return make_federated(run, datalist, scratch)
     training = load_datalist(datalist, BRATS_MODALITIES)["training"]
     usable = [item for item in training if formable(item, run.needs)]
     if not usable:
@@ -163,7 +116,7 @@ def _make(run: Run, datalist: str, scratch: Path, before: Mapping[str, Result]) 
 
 
 def _train(
-    run: Run, stage: Stage, datalist: str, scratch: Path, before: Mapping[str, Result]
+    run: Run, stage: Training, datalist: str, scratch: Path, before: Mapping[str, Result]
 ) -> tuple[dict[str, Any], str]:
     """Make a stage: what it came to, and the type of device that it ran on."""
     epochs = epochs_of(run, stage, before)
@@ -179,7 +132,7 @@ def _train(
     return made, parser.get_parsed_content("device").type
 
 
-def epochs_of(run: Run, stage: Stage, before: Mapping[str, Result]) -> int:
+def epochs_of(run: Run, stage: Training, before: Mapping[str, Result]) -> int:
     """Say how long a stage lasts: as planned, or as the CPU time of another run allows, at least 1.
 
     Args:
@@ -210,7 +163,7 @@ def _evaluate(run: Run, datalist: str, scratch: Path) -> dict[str, float]:
     return run_configs([*stage.configs, "evaluate.json"], settings)[1]
 
 
-def _settings(run: Run, stage: Stage, datalist: str, scratch: Path) -> dict[str, Any]:
+def _settings(run: Run, stage: Training, datalist: str, scratch: Path) -> dict[str, Any]:
     return {
         "datalist_file": datalist,
         "dataset_dir": str(Path(datalist).parent),
@@ -219,30 +172,3 @@ def _settings(run: Run, stage: Stage, datalist: str, scratch: Path) -> dict[str,
         "seed": run.seed,
         **stage.overrides,
     }
-
-
-def run_configs(names: Sequence[str], settings: Mapping[str, Any]) -> tuple[Any, dict[str, float]]:
-    """Run configs as `monai.bundle run` does; return their parser and what it cost.
-
-    Args:
-        names: of files in configs/.
-        settings: ids and values that come last.
-    """
-    from monai.bundle import ConfigWorkflow
-
-    wall, cpu = time.perf_counter(), time.process_time()
-    workflow = ConfigWorkflow(
-        config_file=[str(CONFIGS / name) for name in names],
-        meta_file=str(CONFIGS / "metadata.json"),
-        logging_file=str(CONFIGS / "logging.conf"),
-        workflow_type="train",
-        **settings,
-    )
-    workflow.initialize()
-    workflow.run()
-    workflow.finalize()
-    cost = {
-        "wall_seconds": round(time.perf_counter() - wall, 2),
-        "cpu_seconds": round(time.process_time() - cpu, 2),
-    }
-    return workflow.parser, cost

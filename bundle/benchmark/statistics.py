@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,17 +58,24 @@ def bootstrap_interval(differences: np.ndarray, resamples: int = RESAMPLES) -> t
     return float(low), float(high)
 
 
+def _case_means(result: Result) -> np.ndarray:
+    return result.case_means
+
+
 def paired_difference(
-    first: Mapping[int, Result], second: Mapping[int, Result]
+    first: Mapping[int, Result],
+    second: Mapping[int, Result],
+    dice: Callable[[Result], np.ndarray] = _case_means,
 ) -> Difference | None:
     """Compare two methods on the seeds that both have, case by case.
 
     Args:
         first: results by seed.
         second: results by seed.
+        dice: gives Dice of each testing case, (cases,); default its mean over subsets and regions.
 
     Returns:
-        The difference of Dice, mean over subsets and regions; None = no seed in common.
+        The difference of Dice; None = no seed in common.
 
     Raises:
         ValueError: two results of a seed were tested on other cases or subsets.
@@ -76,19 +83,20 @@ def paired_difference(
     seeds = sorted(first.keys() & second.keys())
     if not seeds:
         return None
-    differences = np.array([_case_differences(first[seed], second[seed]) for seed in seeds])
+    for seed in seeds:
+        _check_comparable(first[seed], second[seed])
+    differences = np.array([dice(first[seed]) - dice(second[seed]) for seed in seeds])
     low, high = bootstrap_interval(differences)
     return Difference(float(differences.mean()), low, high, *differences.shape)
 
 
-def _case_differences(first: Result, second: Result) -> np.ndarray:
-    if first.cases != second.cases or first.scores.keys() != second.scores.keys():
+def _check_comparable(first: Result, second: Result) -> None:
+    if first.cases != second.cases or set(first.subsets) != set(second.subsets):
         raise ValueError(
             f"expected {first.run.name} and {second.run.name} tested on the same cases and "
             f"subsets, got {len(first.cases)} and {len(second.cases)} cases, "
-            f"{len(first.scores)} and {len(second.scores)} subsets. Run both again."
+            f"{len(first.subsets)} and {len(second.subsets)} subsets. Run both again."
         )
-    return first.case_means - second.case_means
 
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float | None, float | None]:

@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 
 from bundle.atomic import write_text_atomically
-from bundle.benchmark.cost import contender_rows
-from bundle.benchmark.ledger import cost_rows, run_rows
-from bundle.benchmark.plan import COMPARED, SPECIALISTS, Group, Missing
+from bundle.benchmark.cost import method_cost_rows
+from bundle.benchmark.plan import COMPARED, SPECIALISTS, Group, Missing, Run
 from bundle.benchmark.results import Result, Results, Row
 from bundle.benchmark.statistics import (
     Difference,
@@ -69,7 +68,7 @@ def overview_rows(results: Results, costs: Mapping[str, Any] | None) -> list[Row
     centre = results.grid.centre
     if centre is None:
         return []
-    cost = {row["method"]: row for row in contender_rows(costs)}
+    cost = {row["method"]: row for row in method_cost_rows(costs)}
     unknown = dict.fromkeys(next(iter(cost.values())))
     rows = [
         _overview_row(results, label, centre) | {**cost.get(label, unknown), "method": label}
@@ -284,3 +283,54 @@ def _subset_columns(dice: np.ndarray | None, regions: Sequence[str]) -> Row:
     if dice is None:
         return dict.fromkeys(("dice", *regions))
     return {"dice": float(dice.mean()), **dict(zip(regions, dice.tolist(), strict=True))}
+
+
+def run_rows(results: Results) -> list[Row]:
+    """One row a planned run: what came of it and what it cost."""
+    return [_run_row(run, results.finished.get(run.name)) for run in results.grid.runs]
+
+
+def _run_row(run: Run, result: Result | None) -> Row:
+    row = {"run": run.name, "group": run.group, "label": run.label}
+    row |= {"ratio": run.missing, "seed": run.seed}
+    made = result if result is not None and not result.not_possible else None
+    state = "missing" if result is None else (result.not_possible or "finished")
+    return row | {
+        "state": state,
+        "dice": made and made.dice,
+        "training_cases": made and made.record["stages"][-1]["training_cases"],
+        "steps": made and made.steps,
+        "cpu_seconds": made and made.cpu_seconds,
+        "evaluation_cpu_seconds": made and made.record["evaluation"]["cpu_seconds"],
+        "date": result and result.record["date"],
+    }
+
+
+def cost_rows(results: Results) -> list[Row]:
+    """One row for every kind of run and device: what one training costs, mean over the runs."""
+    kinds: dict[tuple[str, str], dict[str, list[Result]]] = {}
+    for run in results.grid.runs:
+        label = SPECIALISTS if run.group == "specialist" else run.label
+        found = kinds.setdefault((COMPARED.get(run.group, run.group), label), {})
+        result = results.finished.get(run.name)
+        if result is not None and not result.not_possible:
+            found.setdefault(result.device, []).append(result)
+    return [
+        _cost_row(*kind, device, by_device.get(device, []))
+        for kind, by_device in kinds.items()
+        for device in sorted(by_device) or [""]
+    ]
+
+
+def _cost_row(kind: str, label: str, device: str, found: Sequence[Result]) -> Row:
+    steps = mean_and_spread([result.steps for result in found])[0]
+    seconds = mean_and_spread([result.cpu_seconds for result in found])[0]
+    return {
+        "comparison": kind,
+        "method": label,
+        "device": device,
+        "runs": len(found),
+        "steps": steps,
+        "cpu_seconds": seconds,
+        "cpu_ms_per_step": 1000 * seconds / steps if steps and seconds is not None else None,
+    }

@@ -5,10 +5,11 @@ Four sites that own different modalities, NVFlare's simulator, the tables and a 
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +17,37 @@ import fire
 import yaml
 from nvflare.recipe import SimEnv
 
+from bundle import flag
+from bundle.atomic import write_text_atomically
 from bundle.data.partition import parse_plan, partition
+from bundle.evaluation.tables import markdown
 from bundle.modalities import BRATS_MODALITIES
+from bundle.phantom import PRETRAINING_PATCHES
 from bundle.phantom.data_set import ensure_phantom
 from federation.job import ModalityRecipe, Plan
 from federation.policy import allow
 from federation.protocol.stages import Stage, read_workflow
+from federation.server.persistor import PRETRAINED
 from federation.server.round_log import ROUNDS, VALIDATIONS, read_log
 from federation.server.rounds_picture import draw_rounds
 from federation.settings import VARIABLE
 
 SITES = "site-1:t1+t1ce+t2+flair;site-2:t1ce+flair;site-3:t1+t2;site-4:t2"
 CASES = {"training": 24, "validation": 12, "testing": 8}
-# Of the phantom's crops of 32 voxels a side.
-PATCHES = {"patch": 8, "descriptor_patch": 4}
+# The configs of the universal model's two stages.
+TRAINING = ("train.json", "federation.yaml", "benchmark.yaml")
+PRETRAINING = (
+    *("train.json", "pretrain.yaml", "federation.yaml", "federation_pretrain.yaml"),
+    "benchmark.yaml",
+)
+# One place that has the cases of all sites, as they are there.
+POOL = "pool"
+HOW = ("together", "alone", "pooled")
+# The bank of distributions does not leave a site.
+_OWN_BANK = {
+    "exchange#additive_statistics": [],
+    "exchange#private_parameters": [r"^distribution\.bank\."],
+}
 _MEBIBYTE = 2**20
 
 
@@ -40,17 +58,18 @@ def demo_plan(
     pretrain_rounds: int = 6,
     sites: int = 4,
     settings: Mapping[str, Any] | None = None,
+    configs: Sequence[str] = TRAINING,
+    pretrain_epochs: int = 1,
+    own_banks: bool = False,
 ) -> Plan:
     """Plan the demonstration: pre-training, then training, at the size of benchmark.yaml."""
     changes = dict(settings or {})
     stages = []
     if pretrain_rounds:
-        configs = ("pretrain.yaml", "federation.yaml", "federation_pretrain.yaml", "benchmark.yaml")
-        stages.append(
-            Stage("pretrain", ("train.json", *configs), pretrain_rounds, 1, {**PATCHES, **changes})
-        )
-    configs = ("train.json", "federation.yaml", "benchmark.yaml")
-    stages.append(Stage("train", configs, rounds, local_epochs, changes))
+        own = _OWN_BANK if own_banks else {}
+        first = {**PRETRAINING_PATCHES, **changes, **own}
+        stages.append(Stage("pretrain", PRETRAINING, pretrain_rounds, pretrain_epochs, first))
+    stages.append(Stage("train", tuple(configs), rounds, local_epochs, changes))
     return Plan(
         name,
         stages,
@@ -66,23 +85,32 @@ def prepare_sites(
     cases: Mapping[str, int],
     size: int,
     seed: int,
-    phantom_seed: int | None = None,
+    datalist: str | None = None,
 ) -> list[str]:
-    """Write the phantom, share it out, and write each site's own settings; return the sites.
+    """Share out cases and write each site's own settings; return the sites.
 
-    `seed` says who gets which case, and, where `phantom_seed` is None, what cases there are.
+    Args:
+        folder: gets `sites/`, and `phantom/` where no `datalist` is given.
+        plan: the sites and their modalities.
+        cases: of the phantom's sections.
+        size: edge of the phantom's cube, voxels.
+        seed: of who gets which case, and of the phantom.
+        datalist: the cases to share out; None = the phantom's.
     """
-    made = seed if phantom_seed is None else phantom_seed
-    datalist = ensure_phantom(str(folder / "phantom"), sections=cases, size=size, seed=made)
-    sites_dir = folder / "sites"
-    partition(datalist, sites_dir, plan=plan, seed=seed)
+    if datalist is None:
+        datalist = ensure_phantom(str(folder / "phantom"), sections=cases, size=size, seed=seed)
+    partition(datalist, folder / "sites", plan=plan, seed=seed)
     names = list(parse_plan(plan, BRATS_MODALITIES))
     for name in names:
-        own = {"datalist_file": f"{name}.json", "cache_dir": None, "state_dir": f"../state/{name}"}
-        (sites_dir / f"{name}.yaml").write_text(yaml.safe_dump(own), encoding="utf-8")
+        _write_settings(folder, name, f"{name}.json")
     server = yaml.safe_dump({"state_dir": "../state/server"})
-    (sites_dir / "server.yaml").write_text(server, encoding="utf-8")
+    (folder / "sites" / "server.yaml").write_text(server, encoding="utf-8")
     return names
+
+
+def _write_settings(folder: Path, site: str, datalist: str) -> None:
+    own = {"datalist_file": datalist, "cache_dir": None, "state_dir": f"../state/{site}"}
+    (folder / "sites" / f"{site}.yaml").write_text(yaml.safe_dump(own), encoding="utf-8")
 
 
 def run_in_simulator(plan: Plan, folder: Path, sites: Sequence[str]) -> Path:
@@ -120,21 +148,75 @@ def bytes_table(entries: Sequence[Mapping[str, Any]]) -> str:
     and what the server does.
     """
     sites = sorted({site for entry in entries for site in entry["sites"]})
-    head = ["round", "seconds", "of it idle", *sites]
-    lines = [f"| {' | '.join(head)} |", f"|---|{'---:|' * (len(head) - 1)}"]
+    rows = []
     for entry in entries:
         sent = (entry["sites"].get(site) for site in sites)
         cells = (f"{s['bytes'] / _MEBIBYTE:.2f}" if s else "-" for s in sent)
         idle = entry["seconds"] - max((s["seconds"] for s in entry["sites"].values()), default=0)
-        lines.append(
-            f"| {entry['round']} | {entry['seconds']:.1f} | {idle:.1f} | {' | '.join(cells)} |"
-        )
+        rows.append([str(entry["round"]), f"{entry['seconds']:.1f}", f"{idle:.1f}", *cells])
     peaks = [
         max(e["sites"][site].get("peak_memory_mib", 0) for e in entries if site in e["sites"])
         for site in sites
     ]
-    lines.append(f"| peak memory, MiB | | | {' | '.join(map(str, peaks))} |")
-    return "\n".join(lines)
+    rows.append(["peak memory, MiB", "", "", *map(str, peaks)])
+    return markdown(["round", "seconds", "of it idle", *sites], rows)
+
+
+def bytes_sent(entries: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
+    """List the bytes that each site sent, round by round, without rounds that it missed."""
+    sites = sorted({site for entry in entries for site in entry["sites"]})
+    return {s: [e["sites"][s]["bytes"] for e in entries if s in e["sites"]] for s in sites}
+
+
+def groups_of(names: Sequence[str], how: str) -> dict[str, list[str]]:
+    """Say who trains with whom: the name of each model that comes of it -> its sites.
+
+    Raises:
+        ValueError: `how` is none of `HOW`.
+    """
+    if how not in HOW:
+        raise ValueError(f"how: expected one of {list(HOW)}, got {how!r}")
+    if how == "alone":
+        return {name: [name] for name in names}
+    return {"global": [POOL] if how == "pooled" else list(names)}
+
+
+def record_models(
+    make_plan: Callable[[int], Plan], groups: Mapping[str, Sequence[str]], folder: Path
+) -> dict[str, Any]:
+    """Train a federation for each group of sites and score its model.
+
+    Args:
+        make_plan: gives the plan for so many sites.
+        groups: see `groups_of`.
+        folder: with what `prepare_sites` wrote.
+
+    Returns:
+        Plain values. `datalist`: all cases. `models`: for each of them `scores`, a file of Dice by
+        case, subset and region; `pretrained`, the file of the pre-trained network, None = there was
+        no pre-training; and `sent`, as `bytes_sent` gives it. `pretraining`: its `configs` and
+        `settings`, or None.
+    """
+    datalist = folder / "sites" / "datalist.json"
+    models: dict[str, Any] = {}
+    for whose, sites in groups.items():
+        # Each site alone is a federation of its own.
+        plan = make_plan(len(sites))
+        plan = plan.with_changes(name=f"{plan.name}_{whose}", validate_interval=0)
+        server = run_in_simulator(plan, folder, sites)
+        first, last = plan.stages[0], plan.stages[-1]
+        scores = folder / "scores" / whose
+        evaluate(last, server / last.task / "model.pt", datalist, scores)
+        pretrained = server / first.task / PRETRAINED if first is not last else None
+        models[whose] = {
+            "scores": str(scores / "scores.csv"),
+            "pretrained": pretrained and str(pretrained),
+            "sent": bytes_sent(read_log(server / last.task / ROUNDS)),
+        }
+    before = None
+    if first is not last:
+        before = {"configs": list(first.configs), "settings": dict(first.settings)}
+    return {"datalist": str(datalist), "models": models, "pretraining": before}
 
 
 def simulate(
@@ -145,27 +227,73 @@ def simulate(
     sites: str = SITES,
     size: int = 48,
     seed: int = 0,
+    datalist: str | None = None,
+    configs: Any = TRAINING,
+    pretrain_epochs: int = 1,
+    own_banks: bool = False,
+    half_precision: bool = True,
+    settings: str | None = None,
+    how: str = "together",
+    record: str | None = None,
 ) -> None:
     """Run a federation of made-up sites on this machine, and report.
 
     Args:
         output_dir: gets data, state, logs, tables, rounds.png and models/model.pt.
         rounds: of the training.
-        local_epochs: passes of ten steps at each site and round.
+        local_epochs: passes of ten steps at each site and round of the training.
         pretrain_rounds: of the masked pre-training before it, the first of which only adds up the
             sites' statistics; 0 = none.
         sites: their names and modalities, as `python -m bundle partition --plan` takes them.
         size: edge of the phantom's cube, voxels.
         seed: of the phantom and of who gets which case.
+        datalist: cases to share out instead of the phantom's.
+        configs: of the training, such as train.json,federation.yaml,benchmark.yaml.
+        pretrain_epochs: passes at each site and round of the pre-training.
+        own_banks: keep each site's bank of distributions at the site; then no round adds them up.
+        half_precision: send 16 bits a number.
+        settings: a JSON file with ids of the configs and their values, for both stages.
+        how: together; alone = every site by itself; pooled = all cases in one place.
+        record: a JSON file for what was made, for programs; then nothing else is reported.
+
+    Raises:
+        ValueError: `how` is none of the three, or not together and no `record` is asked for.
     """
     started, folder = time.monotonic(), Path(output_dir).resolve()
-    names = prepare_sites(folder, sites, CASES, size, seed)
-    plan = demo_plan(
-        rounds=rounds,
-        local_epochs=local_epochs,
-        pretrain_rounds=pretrain_rounds,
-        sites=len(names),
+    if how != "together" and record is None:
+        raise ValueError(f"how: expected together where there is no --record, got {how!r}")
+    names = prepare_sites(
+        folder, sites, CASES, size, seed, None if datalist is None else str(datalist)
     )
+    groups = groups_of(names, how)
+    if how == "pooled":
+        _write_settings(folder, POOL, "datalist.json")
+    chosen = json.loads(Path(settings).read_text(encoding="utf-8")) if settings else {}
+    words = configs.split(",") if isinstance(configs, str) else configs
+
+    def make_plan(count: int) -> Plan:
+        plan = demo_plan(
+            rounds=rounds,
+            local_epochs=local_epochs,
+            pretrain_rounds=pretrain_rounds,
+            sites=count,
+            settings=chosen,
+            configs=tuple(words),
+            pretrain_epochs=pretrain_epochs,
+            own_banks=flag(own_banks),
+        )
+        return plan.with_changes(half_precision=flag(half_precision))
+
+    if record is not None:
+        made = record_models(make_plan, groups, folder)
+        write_text_atomically(str(record), json.dumps(made, indent=1) + "\n")
+        return
+    report(make_plan(len(names)), names, folder)
+    print(f"{time.monotonic() - started:.0f} s. Look at {folder / 'rounds.png'}.")
+
+
+def report(plan: Plan, names: Sequence[str], folder: Path) -> None:
+    """Run a plan and print its tables; the picture and the model go into the folder."""
     server = run_in_simulator(plan, folder, names)
     train = plan.stages[-1]
     models = folder / "models"
@@ -183,7 +311,6 @@ def simulate(
     print("\n" + (server / train.task / "tables.md").read_text(encoding="utf-8"))
     print("# Global model on test cases that no site had\n")
     print(table)
-    print(f"{time.monotonic() - started:.0f} s. Look at {folder / 'rounds.png'}.")
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ import nvflare.client as flare
 from nvflare.app_common.abstract.fl_model import FLModel
 from torch import Tensor
 
+from bundle import root_of
 from federation.protocol.contribution import Contribution
 from federation.protocol.exchange import Kind
 from federation.protocol.identity import check_same, read_identity
@@ -223,13 +224,6 @@ def _filled(training: LocalTraining, received: Mapping[str, Tensor]) -> bool:
         for key, part in training.exchange.parts.items()
         if part.kind == Kind.ADDITIVE
     )
-
-
-def root_of(error: BaseException) -> BaseException:
-    """Find what went wrong at first; MONAI reports it as a config expression that failed."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
 
 
 def main(arguments: Mapping[str, Any], make: Callable[..., Client] = Client) -> None:

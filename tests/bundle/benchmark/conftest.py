@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from bundle.benchmark.plan import Grid, Phantom, Run, SameTime, Stage
+from bundle.benchmark.plan import Phantom, Run, RunGrid, SameTime, Training
 from bundle.benchmark.results import Result, record_path, write_record
 
 SUBSETS, REGIONS, CASES = ("t1", "flair", "t1+flair"), ("TC", "WT"), ("a", "b", "c", "d")
-STAGE = Stage(("train.json",), 3, {"filters": 4})
+STAGE = Training(("train.json",), 3, {"filters": 4})
 
 
 def planned(group: str, label: str, ratio: float = 0.0, seed: int = 0, **others: Any) -> Run:
@@ -22,7 +22,7 @@ def planned(group: str, label: str, ratio: float = 0.0, seed: int = 0, **others:
     return Run(name, label, group, ratio, seed, stages, data=Phantom(3, 4, 24), **others)
 
 
-def small_grid() -> Grid:
+def small_grid() -> RunGrid:
     """Two seeds of ours and theirs at two ratios, theirs for longer, two specialists, a change."""
     runs = [
         planned("main", label, ratio, seed)
@@ -37,14 +37,14 @@ def small_grid() -> Grid:
             ratio,
             seed,
             same_time=SameTime(f"main-ours-{ratio:g}-{seed}", f"main-theirs-{ratio:g}-{seed}"),
-            stages=(Stage(("train.json",), None),),
+            stages=(Training(("train.json",), None),),
         )
         for seed in (0, 1)
         for ratio in (0.0, 0.5)
     ]
     runs += [planned("specialist", subset, subsets=(subset,)) for subset in SUBSETS]
     runs += [planned("ablation", "less", 0.5, seed) for seed in (0, 1)]
-    return Grid("small", "ours", "theirs", tuple(runs), ("A note.",))
+    return RunGrid("small", "ours", "theirs", tuple(runs), ("A note.",))
 
 
 def make_record(run: Run, digest: str = "", dice: Any = 0.5, **others: Any) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def make_result(run: Run, dice: Any = 0.5, **others: Any) -> Result:
 
 
 @pytest.fixture
-def grid() -> Grid:
+def grid() -> RunGrid:
     return small_grid()
 
 
@@ -96,7 +96,7 @@ def result_of() -> Callable[..., Result]:
 def record(tmp_path: Path) -> Callable[..., None]:
     """Give record(grid, run, dice, **parts of the record): write it as the run would."""
 
-    def write(grid: Grid, run: Run, dice: Any = 0.5, **others: Any) -> None:
+    def write(grid: RunGrid, run: Run, dice: Any = 0.5, **others: Any) -> None:
         written = make_record(run, grid.digests()[run.name], dice, **others)
         write_record(written, record_path(tmp_path, run.name))
 

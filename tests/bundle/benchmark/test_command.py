@@ -26,7 +26,9 @@ def test_mistakes_are_named_before_anything_is_written(tmp_path, capsys):
     assert main([*arguments, "--only", "(("]) == 2
     assert main([*arguments, "--only", "nobody"]) == 2
     first, second, third = capsys.readouterr().err.splitlines()
-    assert first.startswith("error: grid: expected one of ['universal', 'methods', 'methods_whole")
+    assert first.startswith(
+        "error: grid: expected one of ['universal', 'methods', 'smoke', 'federation'"
+    )
     assert second.startswith("error: only: expected a regular expression, got '(('")
     assert third.startswith("error: only: expected a part of a run's name, such as 'universal-")
     assert not (tmp_path / "out").exists()

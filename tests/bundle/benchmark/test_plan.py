@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from bundle.benchmark.plan import Change, Grid, _stated
+from bundle.benchmark.plan import Change, RunGrid, _stated
 
 
 def test_a_name_may_come_once_and_others_wait_for_earlier_ones_only(grid):
@@ -26,7 +26,7 @@ def test_a_digest_changes_with_the_run_and_with_what_it_waits_for(grid):
     before = grid.digests()
     assert before == replace(grid, notes=()).digests()
     changed = replace(grid.runs[0], stages=(replace(grid.runs[0].stages[0], epochs=4),))
-    after = Grid("small", "ours", "theirs", (changed, *grid.runs[1:])).digests()
+    after = RunGrid("small", "ours", "theirs", (changed, *grid.runs[1:])).digests()
     different = {name for name in before if before[name] != after[name]}
     assert different == {changed.name} | {r.name for r in grid.runs if changed.name in r.after}
     assert len(different) == 2
@@ -37,7 +37,7 @@ def test_digests_do_not_depend_on_the_order_of_overrides(grid, plan_run):
     for overrides in ({"a": 1, "b": 2}, {"b": 2, "a": 1}):
         stage = replace(grid.runs[0].stages[0], overrides=overrides)
         runs.append(plan_run("main", "ours", stages=(stage,)))
-    first, second = (Grid("g", "ours", "ours", (run,)).digests() for run in runs)
+    first, second = (RunGrid("g", "ours", "ours", (run,)).digests() for run in runs)
     assert first == second
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from bundle.benchmark.plan import Grid
+from bundle.benchmark.plan import RunGrid
 from bundle.benchmark.pool import choose, run_all
 
 
@@ -70,7 +70,7 @@ def test_what_is_finished_is_not_made_again(grid, make):
 def test_a_run_whose_plan_has_changed_is_made_again_and_named(grid, make, capsys):
     make()
     changed = replace(grid.runs[0], ratio=0.25)
-    fake, _ = make(Grid("small", "ours", "theirs", (changed, *grid.runs[1:])))
+    fake, _ = make(RunGrid("small", "ours", "theirs", (changed, *grid.runs[1:])))
     waiting = [run.name for run in grid.runs if changed.name in run.after]
     assert fake.made == [changed.name, *waiting]
     assert f"has changed, their results do not count: ['{changed.name}'" in capsys.readouterr().out

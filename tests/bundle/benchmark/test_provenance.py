@@ -16,7 +16,8 @@ def test_a_record_names_the_configs_and_the_loaded_modules(plan_run):
     assert {"configs/evaluate.json", "bundle/networks/unet.py"} <= files.keys()
     assert all(len(digits) == 8 for digits in files.values())
     assert not any(
-        name.startswith("bundle/benchmark/") for name in files.keys() - {"bundle/benchmark/runs.py"}
+        name.startswith("bundle/benchmark/")
+        for name in files.keys() - {f"bundle/benchmark/{name}.py" for name in ("configs", "runs")}
     )
 
 

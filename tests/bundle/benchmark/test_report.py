@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -9,12 +10,17 @@ from bundle.benchmark.report import write_report
 from bundle.benchmark.results import read_results
 
 
+def squeezed(path):
+    """A report without what aligns its tables in a terminal."""
+    return re.sub(" +", " ", path.read_text(encoding="utf-8"))
+
+
 @pytest.fixture
 def report(grid, tmp_path):
     """Give report(): what the report on the records written so far says."""
 
     def read():
-        return write_report(read_results(grid, tmp_path), tmp_path).read_text(encoding="utf-8")
+        return squeezed(write_report(read_results(grid, tmp_path), tmp_path))
 
     return read
 
@@ -28,7 +34,7 @@ def test_a_whole_grid_has_every_table_and_picture(grid, record, report, tmp_path
     for part in ("An abacus", "torch 9.9", "2031-02-03", "Seeds: 0, 1.", "A note.", "0.0 hours"):
         assert part in text
     assert "Everything at a glance" not in text
-    regions = (tmp_path / "small" / "subsets.md").read_text(encoding="utf-8")
+    regions = squeezed(tmp_path / "small" / "subsets.md")
     assert "## Missing ratio 0.5" in regions
     assert "| WT, given | ours | theirs |" in regions
     for name in ("dice.png", "ablation.png"):
@@ -45,7 +51,7 @@ def test_a_grid_with_a_centre_starts_with_everything_at_a_glance(grid, record, t
     central = replace(grid, centre=0.5)
     for run in grid.runs:
         record(grid, run, 0.6 + 0.1 * (run.label == "ours"))
-    text = write_report(read_results(central, tmp_path), tmp_path).read_text(encoding="utf-8")
+    text = squeezed(write_report(read_results(central, tmp_path), tmp_path))
     spread = "\N{PLUS-MINUS SIGN} 0.0"
     unknown = " | \N{EN DASH}" * 4
     assert f"| ours | 70.0 {spread} | 70.0 | 70.0 | 70.0 (t1) | 70.0 {spread}{unknown} |" in text
@@ -109,3 +115,15 @@ def test_cost_and_rebuilding_stand_in_the_report_once_they_were_measured(report,
     assert "`--grid cost`, 2031-02-03: medians of 3 turns" in text
     assert "| memory of a window | 1.50 | 1.15 |" in text
     assert "| marginal | 20.00 (20.00 to 20.00) | 0.500 (0.500 to 0.500) |" in text
+
+
+def test_sections_are_parted_by_one_empty_line_and_lists_by_none(grid, record, report):
+    for run in grid.runs:
+        record(grid, run)
+    lines = report().splitlines()
+    for number, line in enumerate(lines):
+        if line.startswith("#"):
+            assert lines[number + 1] == ""
+            assert number == 0 or (lines[number - 1], lines[number - 2] != "") == ("", True)
+    facts = [number for number, line in enumerate(lines) if line.startswith("- ")]
+    assert facts == list(range(facts[0], facts[0] + 5))

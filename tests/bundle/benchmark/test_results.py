@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from bundle.benchmark.plan import Grid
+from bundle.benchmark.plan import RunGrid
 from bundle.benchmark.results import (
     compact_dice,
     read_result,
@@ -64,7 +64,7 @@ def test_a_record_counts_only_for_the_plan_that_it_was_made_by(grid, record, tmp
     record(grid, run)
     state, result = read_result(run, grid.digests()[run.name], tmp_path)
     assert (state, result.run) == ("finished", run)
-    changed = Grid("small", "ours", "theirs", (replace(run, seed=7),))
+    changed = RunGrid("small", "ours", "theirs", (replace(run, seed=7),))
     assert read_result(run, changed.digests()[run.name], tmp_path) == ("changed", None)
     assert list(read_results(grid, tmp_path).finished) == [run.name]
     assert read_results(changed, tmp_path).finished == {}

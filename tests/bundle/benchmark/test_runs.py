@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from bundle.benchmark import runs
-from bundle.benchmark.plan import SameTime, Stage
+from bundle.benchmark.data import prepare_data
+from bundle.benchmark.plan import SameTime, Training
 from bundle.benchmark.results import record_path
-from bundle.benchmark.runs import _on, epochs_of, execute, output_into, prepare_data
+from bundle.benchmark.runs import _on, epochs_of, execute, output_into
 
 
 @pytest.mark.parametrize(("budget", "epochs"), [(20.0, 10), (21.1, 11), (0.3, 1)])
@@ -21,8 +22,8 @@ def test_an_equal_time_stage_gets_the_epochs_that_fit(plan_run, result_of, budge
         name: result_of(run, stages=[{"epochs": count, "steps": 1, "cpu_seconds": seconds}])
         for name, (count, seconds) in costs.items()
     }
-    assert epochs_of(run, Stage((), None), before) == epochs
-    assert epochs_of(run, Stage((), 7), before) == 7
+    assert epochs_of(run, Training((), None), before) == epochs
+    assert epochs_of(run, Training((), 7), before) == 7
 
 
 def test_times_of_two_devices_are_not_compared(plan_run, result_of):
@@ -33,7 +34,7 @@ def test_times_of_two_devices_are_not_compared(plan_run, result_of):
         "fast": result_of(run, stages=stages),
     }
     with pytest.raises(ValueError, match=r"of one device.*got NVIDIA H200 and cpu"):
-        epochs_of(run, Stage((), None), before)
+        epochs_of(run, Training((), None), before)
 
 
 def test_seeds_share_the_phantom_but_not_what_is_missing(plan_run, tmp_path):
@@ -59,8 +60,8 @@ def test_a_run_without_a_case_to_train_on_is_recorded_as_not_possible(plan_run, 
 
 
 def test_a_device_is_a_setting_of_every_stage_and_comes_last(plan_run):
-    first = Stage(("train.json",), 3, {"filters": 4, "device": "$torch.device('cpu')"})
-    run = plan_run("main", "ours", stages=(first, Stage(("train.json",), 2)))
+    first = Training(("train.json",), 3, {"filters": 4, "device": "$torch.device('cpu')"})
+    run = plan_run("main", "ours", stages=(first, Training(("train.json",), 2)))
     assert _on(None, run) is run
     for stage, planned in zip(_on("cuda", run).stages, run.stages, strict=True):
         assert stage.overrides == {**planned.overrides, "device": "$torch.device('cuda')"}

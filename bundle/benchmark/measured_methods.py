@@ -40,7 +40,7 @@ PLAIN, STAGE_1, STAGE_2 = "plain", "stage 1", "stage 2"
 NO_DISTILLATION = "LCKD, no distillation"
 
 
-class Contender(NamedTuple):
+class Measured(NamedTuple):
     """Where a method's costs are found.
 
     Attributes:
@@ -53,14 +53,14 @@ class Contender(NamedTuple):
 
 
 # By the label of a grid. One specialist is a plain network; a set of them is fifteen.
-CONTENDERS: Mapping[str, Contender] = {
-    "modality_dropout": Contender(PLAIN, PLAIN),
-    "full_only": Contender(PLAIN, PLAIN),
-    "universal": Contender(STAGE_2, "personalised"),
-    "LCKD": Contender("LCKD", "LCKD"),
-    "GMD": Contender("GMD", "GMD personalised"),
-    GMD_NOT_DECOUPLED: Contender(GMD_NOT_DECOUPLED, "GMD personalised"),
-    PCGRAD_UNET: Contender(PCGRAD_UNET, PLAIN),
+MEASURED: Mapping[str, Measured] = {
+    "modality_dropout": Measured(PLAIN, PLAIN),
+    "full_only": Measured(PLAIN, PLAIN),
+    "universal": Measured(STAGE_2, "personalised"),
+    "LCKD": Measured("LCKD", "LCKD"),
+    "GMD": Measured("GMD", "GMD personalised"),
+    GMD_NOT_DECOUPLED: Measured(GMD_NOT_DECOUPLED, "GMD personalised"),
+    PCGRAD_UNET: Measured(PCGRAD_UNET, PLAIN),
 }
 
 

@@ -1,4 +1,4 @@
-"""The tables of the report, laid out for reading: per cent, signs, intervals, dashes."""
+"""The tables of the reports, laid out for reading: per cent, signs, intervals, dashes."""
 
 from __future__ import annotations
 
@@ -6,15 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from bundle.benchmark.results import Row
+from bundle.evaluation.tables import markdown
 
 DASH = "\N{EN DASH}"
 _MINUS = "\N{MINUS SIGN}"
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Write a GitHub table, its first column to the left and all others to the right."""
-    lines = [header, ["---", *["--:"] * (len(header) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+_MEBIBYTE = 2**20
 
 
 def percent(value: float | None) -> str:
@@ -39,6 +35,14 @@ def interval(row: Row) -> str:
     return f"{points(row['difference'])} [{points(row['low'])}, {points(row['high'])}]"
 
 
+def range_cell(values: Sequence[float], digits: int) -> str:
+    """Write the mean of seeds, the lowest and the highest one: 16.13 (15.00 to 16.96)."""
+    if not values:
+        return DASH
+    mean, low, high = sum(values) / len(values), min(values), max(values)
+    return f"{mean:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
 def pivot(
     rows: Sequence[Row],
     down: Callable[[Row], str],
@@ -52,7 +56,7 @@ def pivot(
     for row in rows:
         lines.setdefault(down(row), {})[across(row)] = cell(row)
     body = [[name, *(line.get(column, DASH) for column in columns)] for name, line in lines.items()]
-    return table([corner, *columns], body)
+    return markdown([corner, *columns], body)
 
 
 def _kind(row: Row) -> str:
@@ -78,11 +82,16 @@ def _nothing(row: Row) -> str:
     return "no complete case" if row["not_possible"] else DASH
 
 
+def spread_cell(row: Row) -> str:
+    """Write mean and spread over seeds: 71.2 ± 1.2."""
+    spread = "" if row["spread"] is None else f" \N{PLUS-MINUS SIGN} {percent(row['spread'])}"
+    return f"{percent(row['dice'])}{spread}"
+
+
 def _dice_cell(row: Row, most: int) -> str:
     if row["dice"] is None:
         return _nothing(row)
-    spread = "" if row["spread"] is None else f" \N{PLUS-MINUS SIGN} {percent(row['spread'])}"
-    return f"{percent(row['dice'])}{spread}{_fewer(row, most)}"
+    return f"{spread_cell(row)}{_fewer(row, most)}"
 
 
 def _worst_cell(row: Row) -> str:
@@ -134,7 +143,7 @@ def overview_table(rows: Sequence[Row], regions: Sequence[str]) -> str:
         ]
         for row in rows
     ]
-    return table(header, body)
+    return markdown(header, body)
 
 
 def _equal_time_cell(row: Row, most: int) -> str:
@@ -183,7 +192,7 @@ def _whole_percent(value: float) -> str:
 def ablation_table(rows: Sequence[Row]) -> str:
     """What each change costs or brings."""
     body = [[row["change"], percent(row["dice"]), interval(row), _count(row)] for row in rows]
-    return table(["change", "Dice %", "difference to the whole", "seeds x cases"], body)
+    return markdown(["change", "Dice %", "difference to the whole", "seeds x cases"], body)
 
 
 def _count(row: Row) -> str:
@@ -222,8 +231,67 @@ def costs_table(rows: Sequence[Row]) -> str:
         ]
         for row in rows
     ]
-    return table(header, body)
+    return markdown(header, body)
 
 
 def _rounded(value: Any) -> str:
     return DASH if value is None else f"{value:.0f}"
+
+
+def sites_table(rows: Sequence[Row]) -> str:
+    """Dice at every site and over all sites: arms down."""
+    seeds = {row["arm"]: str(row["seeds"]) for row in rows}
+    what = list(dict.fromkeys(row["at"] for row in rows))
+    cells = {(row["arm"], row["at"]): spread_cell(row) for row in rows}
+    body = [[arm, *(cells[arm, at] for at in what), count] for arm, count in seeds.items()]
+    return markdown(["", *what, "seeds"], body)
+
+
+def arms_table(rows: Sequence[Row], reference: str) -> str:
+    """Differences between arms with intervals; one that is not to the reference names both."""
+    most = _most_seeds(rows)
+    body = [
+        [
+            row["other"] if row["arm"] == reference else f"*{row['arm']}* minus *{row['other']}*",
+            f"{interval(row)}{_fewer(row, most)}",
+        ]
+        for row in rows
+    ]
+    return markdown(["other", "client mean"], body)
+
+
+def site_gains_table(rows: Sequence[Row]) -> str:
+    """What each site gains over being alone, with an interval and by seed."""
+    body = []
+    for row in rows:
+        gains = [f"{100 * row[name]:+.1f}" for name in row if name.startswith("seed ")]
+        by_seed = ", ".join(gains).replace("-", _MINUS)
+        body.append([row["site"], row["modalities"], interval(row), by_seed])
+    return markdown(["site", "its modalities", "gain", "by seed"], body)
+
+
+def rebuilt_table(rows: Sequence[Row]) -> str:
+    """PSNR and SSIM of a rebuilt scan, over seeds: arms down."""
+    seeds: dict[str, list[Row]] = {}
+    for row in rows:
+        seeds.setdefault(row["arm"], []).append(row)
+    body = [
+        [
+            arm,
+            range_cell([row["psnr"] for row in found], 2),
+            range_cell([row["ssim"] for row in found], 3),
+        ]
+        for arm, found in seeds.items()
+    ]
+    return markdown(["", "PSNR dB", "SSIM"], body)
+
+
+def sent_table(rows: Sequence[Row]) -> str:
+    """MiB that each site sends in a round: arms down, sites across."""
+    return pivot(
+        rows,
+        lambda row: str(row["arm"]),
+        lambda row: str(row["site"]),
+        lambda row: f"{row['bytes'] / _MEBIBYTE:.2f}",
+        "",
+    )

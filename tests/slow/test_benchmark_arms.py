@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bundle.benchmark.absence import prepare_data
+from bundle.benchmark.data import prepare_data
 from bundle.benchmark.grids import CENTRE, methods
 from bundle.benchmark.plan import GMD_NOT_DECOUPLED, PCGRAD_UNET, Phantom
 from bundle.benchmark.results import record_path
@@ -47,8 +47,10 @@ def made(run, folder):
     return record, list(torch.load(saved, weights_only=True))
 
 
-@pytest.mark.parametrize("missing", [CENTRE, "0.2/0.4/0.6/0.8"])
-@pytest.mark.parametrize("label", MARKS)
+@pytest.mark.parametrize(
+    ("label", "missing"),
+    [*((label, CENTRE) for label in MARKS), ("GMD", "0.2/0.4/0.6/0.8")],
+)
 def test_an_arm_trains_its_network_and_tests_it_on_every_subset(label, missing, runs, folder):
     (run,) = [r for r in runs if (r.label, r.missing) == (label, missing)]
     record, weights = made(run, folder)
