@@ -162,7 +162,8 @@ class Client:
             return False
         if not training.collect():
             raise ValueError(
-                "expected the method to collect its additive statistics, but its collect() does not"
+                "expected the method to count its additive statistics, but its add_statistics() "
+                "returned False"
             )
         state = training.method.state_dict()
         total = {

@@ -118,7 +118,7 @@ class LocalTraining:
         """
         state = self.exchange.take(self.method.state_dict(), received, self.cases)
         self.method.load_state_dict(state)
-        self.method.follow()
+        self.method.after_global_update()
         self._freeze_what_is_lacking()
 
     def _freeze_what_is_lacking(self) -> None:
@@ -138,7 +138,7 @@ class LocalTraining:
         for handler in self._get("train#handlers"):
             if isinstance(handler, EpochSeed):
                 handler(self.engine)
-        return bool(self.method.collect(self.engine.data_loader, self.engine.state.device))
+        return bool(self.method.add_statistics(self.engine.data_loader, self.engine.state.device))
 
     def _empty_statistics(self) -> None:
         empty = {
