@@ -12,9 +12,15 @@ from monai.bundle import ConfigWorkflow
 
 import bundle
 from bundle.data.datalist import SECTIONS
-from federation.protocol.identity import Identity, check_same, identify, read_identity
+from federation.protocol.identity import (
+    CONFIGS,
+    Identity,
+    check_same,
+    check_unchanged,
+    identify,
+    read_identity,
+)
 
-CONFIGS = "configs"
 _CONFIG_NAME = re.compile(r"\w+\.(json|yaml)")
 _STAGE_NAME = re.compile(r"[A-Za-z]\w*")
 # Not _target_ and its kin, which name what is run.
@@ -111,13 +117,13 @@ def read_stages(values: Sequence[Mapping[str, Any]]) -> dict[str, Stage]:
 
 
 def installed_identity(stage: Stage) -> Identity:
-    """Identify the installed bundle as this stage uses it.
+    """Identify the bundle that this process has loaded, as this stage uses it.
 
     Raises:
         ValueError: the job was made with another one; with the hashes of both.
         FileNotFoundError: as in `identify`.
     """
-    found = identify(bundle.ROOT, bundle.__version__, [f"{CONFIGS}/{n}" for n in stage.configs])
+    found = identify(stage.configs)
     if stage.identity is not None:
         check_same(read_identity(stage.identity), found)
     return found
@@ -132,7 +138,9 @@ def read_workflow(stage: Stage, overrides: Mapping[str, Any]) -> ConfigWorkflow:
 
     Raises:
         FileNotFoundError: this installation lacks one of the configs.
+        ValueError: one of them has changed since this process started.
     """
+    check_unchanged(stage.configs)
     folder = Path(bundle.ROOT) / CONFIGS
     return ConfigWorkflow(
         config_file=[str(folder / name) for name in stage.configs],
