@@ -12,9 +12,10 @@ from nvflare.recipe.spec import Recipe
 
 from federation.filters.half_precision import FullPrecision, HalfPrecision
 from federation.filters.privacy import GaussianPrivacy
+from federation.protocol.messages import VALIDATE
 from federation.protocol.stages import Stage, read_workflow
 from federation.server.aggregator import ModalityAggregator
-from federation.server.controller import VALIDATE, ModalityFedAvg
+from federation.server.controller import ModalityFedAvg
 from federation.server.persistor import PRETRAINED, BundlePersistor
 from federation.site.executor import BundleTrainer
 

@@ -29,7 +29,7 @@ class Part(NamedTuple):
 
     Attributes:
         kind: see `Kind`.
-        modality: place in the vocabulary of the one modality that it serves; None = all.
+        modality: index in the vocabulary of the one modality that it serves; None = all.
         axis: the axis along which it holds M equal blocks, one for each modality; None = none.
     """
 
@@ -54,7 +54,7 @@ class ExchangeRules:
     Args:
         modalities: the vocabulary, in channel order.
         modality_parameters: patterns of what serves one modality alone, with `{index}` for its
-            place or `{name}` for its name: `network\.encoders\.{index}\.`. Only sites that have
+            index or `{name}` for its name: `network\.encoders\.{index}\.`. Only sites that have
             cases with it send these.
         modality_axes: {pattern: axis} for tensors that hold all modalities as M equal blocks along
             an axis: {`conv_init\.weight$`: 1} for a first convolution of M channels. They travel
@@ -86,7 +86,7 @@ class ExchangeRules:
         for pattern in self.modality_parameters:
             if "{index}" not in pattern and "{name}" not in pattern:
                 raise ValueError(
-                    "modality_parameters: expected {index} or {name} where the modality's place or "
+                    "modality_parameters: expected {index} or {name} where the modality's index or "
                     f"name stands, got {pattern!r}"
                 )
         for pattern, axis in self.modality_axes.items():
@@ -102,7 +102,7 @@ class ExchangeRules:
                 ) from error
 
     def of_modality(self, pattern: str, index: int) -> str:
-        """Write a modality pattern out for the modality at this place."""
+        """Write a modality pattern out for the modality of this index."""
         # 1 is not to be found in 10, nor t1 in t1ce.
         numbered = pattern.replace("{index}", f"{index}(?!\\d)")
         return numbered.replace("{name}", f"{re.escape(self.modalities[index])}(?![^\\W_])")
@@ -257,6 +257,28 @@ class Exchange:
             state[key] = value.to(own[key])
         return state
 
+    def of_kind(self, kind: Kind, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Pick the tensors of a kind out of a state."""
+        return {key: state[key] for key, part in self.parts.items() if part.kind == kind}
+
+    def empty(self, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return a new state, whose additive statistics are zero and all else is as in `own`."""
+        zeros = {k: torch.zeros_like(v) for k, v in self.of_kind(Kind.ADDITIVE, own).items()}
+        return {**own, **zeros}
+
+    def add(self, own: Mapping[str, Tensor], received: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return a state whose additive statistics are the sum of both.
+
+        Args:
+            own: the site's state, with the statistics of its own cases alone.
+            received: the global state.
+
+        Returns:
+            A new state. Sums have the types of `own`; all else is the very tensor of `own`.
+        """
+        sums = {k: v + received[k].to(v) for k, v in self.of_kind(Kind.ADDITIVE, own).items()}
+        return {**own, **sums}
+
     def difference(
         self, own: Mapping[str, Tensor], received: Mapping[str, Tensor], cases: Mapping[str, int]
     ) -> dict[str, Tensor]:
@@ -308,7 +330,7 @@ def block_weights(
 def declared_statistics(method: nn.Module) -> list[str]:
     """Find the additive statistics that a method and its parts declare, as exact patterns."""
     return [
-        f"^{re.escape(f'{place}.{name}' if place else name)}$"
-        for place, module in method.named_modules()
+        f"^{re.escape(f'{prefix}.{name}' if prefix else name)}$"
+        for prefix, module in method.named_modules()
         for name in getattr(module, "additive_statistics", ())
     ]

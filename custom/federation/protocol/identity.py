@@ -119,8 +119,8 @@ def check_same(expected: Identity, found: Identity) -> None:
     different = [f"{name} {ours}, got {theirs}" for name, ours, theirs in pairs if ours != theirs]
     if different:
         raise ValueError(
-            "expected the bundle that the job was made with, got another one: expected "
-            f"{'; expected '.join(different)}. Install the job's version, without local changes."
+            f"the bundle differs from the job's: expected {'; expected '.join(different)}. Install "
+            "the job's version, without local changes."
         )
 
 

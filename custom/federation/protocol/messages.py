@@ -20,17 +20,20 @@ REFUSAL = "refusal"
 # Written by the filters: how many bytes went over the wire, and what privacy a site has left.
 WIRE_BYTES = "wire_bytes"
 PRIVACY = "privacy"
-# In what the server sends: its bundle, whose additive statistics are in the global ones, and the
-# stage.
+# The task of scoring the global model; the other tasks have the names of their stages.
+VALIDATE = "validate"
+# The metadata of what the server sends. The identity of its bundle:
 IDENTITY = "identity"
+# The sites whose additive statistics are part of the global ones:
 COUNTED_SITES = "counted_sites"
+# The name of the stage:
 STAGE = "stage"
-# One word for a federation from its first round to its last, over all jobs that resume it.
+# One word for a federation from its first round to its last, over all jobs that resume it:
 RUN = "run"
 
 
 def to_message(given: Contribution, facts: Mapping[str, Any] | None = None) -> FLModel:
-    """Write what a site sends; its name is NVFlare's affair, and the size the wire's.
+    """Write what a site sends. NVFlare adds the site's name, and the filters the size.
 
     The parameters are marked as differences, so that what a site lacks stays in the global model.
 
@@ -82,15 +85,18 @@ def read_message(message: FLModel) -> Contribution:
     """
     site, about = sender(message), (message.meta or {}).get(ABOUT)
     if site is None:
-        raise ValueError("expected the name of the sender, which the controller notes, got none")
+        raise ValueError(
+            "expected a message with the sender's name, which the controller notes, got none"
+        )
     if message.params_type != ParamsType.DIFF or not _named(message.params):
         raise ValueError(
             f"expected differences ({ParamsType.DIFF.value}) by name, got {message.params_type}. "
-            "Send what `to_message` makes"
+            "Send what `to_message` makes."
         )
     if not isinstance(about, Mapping) or not _named(about.get("cases")):
         raise ValueError(
-            f"expected case counts under {ABOUT!r} in the metadata, got {about!r:.200}"
+            f"expected case counts under {ABOUT!r} in the metadata, got {about!r:.200}. Send what "
+            "`to_message` makes."
         )
     identity, size = about.get(IDENTITY), message.meta.get(WIRE_BYTES)
     return Contribution(

@@ -23,6 +23,7 @@ from federation.protocol.messages import (
     IDENTITY,
     RUN,
     STAGE,
+    VALIDATE,
     read_facts,
     read_refusal,
     sender,
@@ -33,7 +34,6 @@ from federation.server.aggregator import ModalityAggregator
 from federation.server.quorum import Quorum
 from federation.server.round_log import RoundLog
 
-VALIDATE = "validate"
 BEST_SCORE = "best_score"
 
 
@@ -119,7 +119,7 @@ class ModalityFedAvg(FedAvg):
         first = self._first_round(model)
         self.current_round = first
         if first >= self.num_rounds and self.validate_last:
-            # Nothing is left to train: say how the model does that there is.
+            # Nothing is left to train: score the model as it is.
             self._validate(model, self.num_rounds)
             if not any(self._scores.values()):
                 self.panic(f"no site has scored the model: {self._unscored or 'none has cases'}")

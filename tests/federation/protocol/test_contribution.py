@@ -102,7 +102,7 @@ def test_case_counts_must_make_sense(contribute, exchange, state, cases, all_cas
 def test_another_bundle_is_refused_with_both_shown(contribute, exchange, state):
     given = contribute(identity=OURS._replace(code="dead"))
     assert refusal(given, exchange, state, identity=OURS).startswith(
-        "another bundle than the job's: expected code c0de, got dead."
+        "the bundle differs from the job's: expected code c0de, got dead."
     )
     assert "does not tell" in refusal(contribute(), exchange, state, identity=OURS)
 

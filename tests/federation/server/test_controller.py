@@ -14,11 +14,12 @@ from federation.protocol.messages import (
     IDENTITY,
     RUN,
     STAGE,
+    VALIDATE,
     refusal,
     to_message,
 )
 from federation.server.aggregator import ModalityAggregator
-from federation.server.controller import VALIDATE, ModalityFedAvg
+from federation.server.controller import ModalityFedAvg
 from federation.server.round_log import ROUNDS, VALIDATIONS, read_log
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.signal import Signal

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from federation.protocol.exchange import Kind
-from federation.site.confidential import find_secrets, identifiers
 from federation.site.local_training import LocalTraining
+from federation.site.patient_names import find_names, identifiers
 
 from bundle.data.datalist import load_datalist
 from bundle.modalities import BRATS_MODALITIES
@@ -78,7 +78,7 @@ def test_one_round_of_one_step_is_a_central_step_on_the_union(
     assert federation.refusals == {}
     central = LocalTraining(fedavg, share("all", [0, 1, 2, 3], ["t2"]), tmp_path / "central")
     assert central.all_cases == 4
-    central.place(start)
+    central.load_global(start)
     central.train(0)
     for key, value in central.method.state_dict().items():
         torch.testing.assert_close(federation.state[key], value, atol=1e-5, rtol=0)
@@ -96,7 +96,7 @@ def test_the_federated_bank_is_the_pooled_bank(one_sgd_step, stage, share, feder
     pooled = {key: torch.zeros_like(v) for key, v in before.items() if ".bank." in key}
     for name in parts:
         alone = LocalTraining(pretrain, share(name, parts[name], owns[name]), tmp_path / name)
-        assert alone.collect()
+        assert alone.count_statistics()
         for key in pooled:
             pooled[key] += alone.method.state_dict()[key]
     assert len(pooled) == 4
@@ -177,7 +177,7 @@ def test_private_parameters_and_patients_are_in_no_message(stage, share, federat
         assert state[key].numpy().tobytes() not in message
     names = identifiers(load_datalist(site.ids["datalist_file"], BRATS_MODALITIES))
     assert len(names) >= 4
-    assert find_secrets(message, names) == []
+    assert find_names(message.decode("utf-8", errors="replace"), names) == []
     # What is private has gone its own way at each site.
     other = federation.clients["b"]._current[1].method.state_dict()
     assert any(not torch.equal(state[key], other[key]) for key in norms)
