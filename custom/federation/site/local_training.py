@@ -27,14 +27,6 @@ from federation.settings import Site
 
 logger = logging.getLogger(__name__)
 
-# Handlers of a training that nobody interrupts: here the server chooses, keeps and hands out.
-NOT_IN_ROUNDS = (
-    "bundle.training.weights.PretrainedLoader",
-    "bundle.training.best.FinalModel",
-    "bundle.training.state.TrainingState",
-    "ValidationHandler",
-)
-_EPOCH_SEED = "bundle.training.engine.EpochSeed"
 _KIB_PER_MIB = 1024
 
 
@@ -55,7 +47,7 @@ class LocalTraining:
         self.stage, self.site = stage, site
         self.workflow = read_workflow(stage, self._overrides(stage, site, str(folder)))
         self.parser = self.workflow.parser
-        self._prepare_handlers()
+        self._adapt()
         check_writable(str(folder))
         self.workflow.initialize()
         self.modalities = list(self._get("modalities"))
@@ -78,15 +70,16 @@ class LocalTraining:
             "validate#handlers": [],
         }
 
-    def _prepare_handlers(self) -> None:
-        """Leave out what a round has no use for, and draw other random numbers than other sites."""
+    def _adapt(self) -> None:
+        """Leave out the handlers that rounds do not have, and draw other numbers than other sites.
+
+        The configs name these handlers: the server starts, chooses and keeps the model instead.
+        """
+        left_out = self.parser.get("train#not_in_rounds", ())
         handlers = self.parser["train#handlers"]
-        kept = [h for h in handlers if h.get("_target_") not in NOT_IN_ROUNDS]
-        for handler in kept:
-            if handler.get("_target_") == _EPOCH_SEED:
-                seed, site = int(self.parser["seed"]), zlib.crc32(self.site.name.encode())
-                handler["seed"] = epoch_seed(seed, site)
-        self.parser["train#handlers"] = kept
+        self.parser["train#handlers"] = [h for h in handlers if h.get("_target_") not in left_out]
+        own = zlib.crc32(self.site.name.encode())
+        self.parser["epoch_seed"] = epoch_seed(int(self.parser["seed"]), own)
 
     def _get(self, name: str) -> Any:
         return self.parser.get_parsed_content(name)

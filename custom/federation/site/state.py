@@ -5,12 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
-import torch
-
-from bundle.training.files import keep_previous, save_atomically
+from bundle.training.files import keep_previous, read_checkpoint, save_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -48,16 +45,14 @@ class SiteState:
         if not self.path.exists():
             return {}
         try:
-            content = torch.load(self.path, map_location="cpu", weights_only=True)
-        except (EOFError, RuntimeError, UnpicklingError, OSError) as error:
-            logger.warning(
-                f"the state in {self.path} cannot be read ({error}): private parameters and the "
-                "optimiser start anew"
-            )
+            content = read_checkpoint(self.path, "cpu")
+        except (ValueError, OSError) as error:
+            logger.warning(f"the site starts without its private parameters and optimiser: {error}")
             return {}
         if content.get("run") != run:
             keep_previous(self.path)
             self.path.unlink()
             return {}
-        logger.info(f"going on from the state after round {content.get('round')} in {self.path}")
-        return dict(content)
+        number = content.get("round")
+        logger.info(f"the site goes on from its state after round {number} in {self.path}")
+        return content
