@@ -38,7 +38,7 @@ class Privacy:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a job is to do.
+    """What a job does.
 
     Attributes:
         name: of the job.
@@ -105,8 +105,9 @@ class ModalityRecipe(Recipe):
         modalities, rules = read_rules(stage)
         if plan.privacy is not None and rules.get("additive_statistics"):
             raise ValueError(
-                f"stage {stage.task} sends {rules['additive_statistics']}, sums over patients, "
-                "which noise of an update's size does not protect. Leave it out of a private job."
+                f"stage {stage.task}: expected no additive statistics in a private job, got "
+                f"{rules['additive_statistics']}. The noise does not protect sums over patients. "
+                "Leave the stage out of a private job."
             )
         persistor_id = f"persistor_{stage.task}"
         persistor = BundlePersistor(
@@ -173,7 +174,8 @@ def read_rules(stage: Stage) -> tuple[list[str], dict[str, Any]]:
     if rules is None:
         raise ValueError(
             f"stage {stage.task}: expected 'exchange' in {list(stage.configs)}, which says what "
-            "sites share. Add configs/federation.yaml, or the method's own."
+            "sites share, got none. Add federation.yaml, or the method's own overlay, such as "
+            "federation_lckd.yaml."
         )
     return list(parser.get("modalities")), dict(rules)
 

@@ -1,4 +1,4 @@
-"""What a participant allows: classes that jobs may build, no code from outside, no logs out."""
+"""What a participant allows: which classes jobs may build, whether they may bring code, logs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ def read_local(folder: Path, name: str, missing: dict[str, Any]) -> dict[str, An
             content = json.loads(path.read_text(encoding="utf-8"))
             if not isinstance(content, dict):
                 found = type(content).__name__
-                raise ValueError(f"{path}: expected names and values, got a {found}")
+                raise ValueError(
+                    f"{path}: expected names and values, got a {found}. Restore NVFlare's own file."
+                )
             return content
     return missing
 

@@ -65,7 +65,8 @@ def find_site(name: str, start: str | Path = ".") -> Site:
         path = Path(named.replace("{site}", name))
         if not path.is_file():
             raise FileNotFoundError(
-                f"{name}: expected its settings in {path}, as {VARIABLE} says, found no such file"
+                f"{name}: expected its settings in {path}, which {VARIABLE} names, found no "
+                "such file. Write it, or unset the variable."
             )
         return read_site(name, path)
     start = Path(start).resolve()
@@ -88,8 +89,8 @@ def read_site(name: str, path: str | Path) -> Site:
     unknown = sorted(set(map(str, content)) - {*IDS, "state_dir"})
     if unknown:
         raise ValueError(
-            f"{path}: a site may set {[*IDS, 'state_dir']}, got {unknown}. All else is the job's, "
-            "so that every site trains the same."
+            f"{path}: a site may set {[*IDS, 'state_dir']}, got {unknown}. Remove them: "
+            "the job sets everything else, so that all sites train the same."
         )
     values = {
         key: str(path.parent / value) if key in _PATHS and value else value

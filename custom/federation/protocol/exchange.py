@@ -247,12 +247,12 @@ class Exchange:
                 shape = None if value is None else tuple(value.shape)
                 raise ValueError(
                     f"the global model: expected {key!r} of shape {tuple(own[key].shape)}, got "
-                    f"{shape}. Server and site run another method or configuration."
+                    f"{shape}. Give server and site the same method and configuration."
                 )
             if value.is_floating_point() and not bool(value.isfinite().all()):
                 raise ValueError(
-                    f"the global model: expected finite numbers under {key!r}, got others. It is "
-                    "damaged; stop, and resume from an earlier checkpoint."
+                    f"the global model: expected finite numbers under {key!r}, got NaN or infinite "
+                    "ones. Stop the job, and resume it from an earlier checkpoint."
                 )
             state[key] = value.to(own[key])
         return state

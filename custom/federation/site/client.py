@@ -186,7 +186,7 @@ class Client:
             self._current[2].save(_run(message), message.current_round or 0, training.own_state())
         except OSError as error:
             logger.error(str(error))
-            return ["the site could not write its state; the one before is intact"]
+            return ["could not write its state; the one before is intact"]
         return []
 
     def _validate(self, message: FLModel) -> FLModel:

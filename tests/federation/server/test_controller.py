@@ -240,7 +240,7 @@ def test_a_job_that_has_nothing_left_to_train_scores_what_there_is(workflow):
     ("answer", "told"),
     [
         (refusal("its datalist is broken"), "{'A': 'its datalist is broken', 'B': .*"),
-        (FLModel(metrics={"dice": {}}), "none has cases"),
+        (FLModel(metrics={"dice": {}}), "no site has cases"),
     ],
 )
 def test_an_evaluation_that_nobody_could_do_has_failed(workflow, answer, told):

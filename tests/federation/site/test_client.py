@@ -231,9 +231,7 @@ def test_a_full_disk_does_not_cost_the_round(client, sent, monkeypatch):
     monkeypatch.setattr("federation.site.state.save_atomically", full)
     answer = client.answer("train", sent(1, FILLED))
     assert answer.params[HEAD].tolist() == [1.0] * 4
-    assert read_facts(answer)["notes"] == [
-        "the site could not write its state; the one before is intact"
-    ]
+    assert read_facts(answer)["notes"] == ["could not write its state; the one before is intact"]
 
 
 def test_a_task_that_the_job_does_not_have_is_refused(client, sent):
