@@ -111,7 +111,7 @@ class CensusRecipe(Recipe):
 
 
 def census_table(path: str | Path, section: str = "training") -> str:
-    """Lay out a section's counts: a line a site, and one for all; 0 = too few to be told.
+    """Lay out the counts of a section: a line for each site, and one for all; 0 = too few to tell.
 
     Args:
         path: the JSON file that the job wrote at the server.

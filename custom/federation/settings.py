@@ -1,4 +1,4 @@
-"""What a site says for itself: where its data and its state lie, and on what it computes."""
+"""A site's own settings: where its data and its state are, and on which device it computes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-# Where the file is, {site} standing for the site's name; else local/patchwork.yaml in the folder
-# that NVFlare gave the site, beside its own settings.
+# Names the file of settings; {site} stands for the site's name. Without it, the file is
+# local/patchwork.yaml in the folder that NVFlare gave the site, beside NVFlare's own settings.
 VARIABLE = "PATCHWORK_SITE"
 LOCAL_FILE = "local/patchwork.yaml"
 

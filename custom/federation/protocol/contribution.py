@@ -26,10 +26,10 @@ class Contribution:
         update: differences by key, see `Exchange.difference`.
         cases: {modality: how many of the site's training cases have it}.
         all_cases: how many training cases the site has.
-        identity: the bundle that it runs; None = not told.
-        round: the round that it answers; None = not told.
-        wire_bytes: how much travelled; None = the size of `update`.
-        privacy: what the site's privacy filter says of itself.
+        identity: the bundle that it runs; None = unknown.
+        round: the round that it answers; None = unknown.
+        wire_bytes: the size of the message; None = the size of `update`.
+        privacy: what the site's privacy filter reports.
     """
 
     site: str

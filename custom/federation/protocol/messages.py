@@ -11,7 +11,7 @@ from federation.protocol.contribution import Contribution
 from federation.protocol.identity import read_identity
 from federation.protocol.tensors import as_tensor
 
-# Ours, beside NVFlare's own entries.
+# Our entry in a message's metadata, beside NVFlare's.
 ABOUT = "patchwork"
 CLIENT_NAME = "client_name"
 FACTS = "facts"
@@ -39,7 +39,7 @@ def to_message(given: Contribution, facts: Mapping[str, Any] | None = None) -> F
 
     Args:
         given: the contribution.
-        facts: what else the round's report should tell; plain values.
+        facts: more about the round, for the server's log; plain values.
     """
     about: dict[str, Any] = {"cases": dict(given.cases), "all_cases": given.all_cases}
     if facts:
@@ -53,7 +53,7 @@ def to_message(given: Contribution, facts: Mapping[str, Any] | None = None) -> F
 
 
 def refusal(reason: str) -> FLModel:
-    """Write that a site contributes nothing this time, and why."""
+    """Write why a site contributes nothing this time."""
     return FLModel(metrics={REFUSAL: reason})
 
 
@@ -81,7 +81,7 @@ def read_message(message: FLModel) -> Contribution:
     """Read what a site has sent.
 
     Raises:
-        ValueError: it is none of our contributions; with what it lacks.
+        ValueError: it is no contribution; the message says what it lacks.
     """
     site, about = sender(message), (message.meta or {}).get(ABOUT)
     if site is None:
@@ -101,7 +101,7 @@ def read_message(message: FLModel) -> Contribution:
     identity, size = about.get(IDENTITY), message.meta.get(WIRE_BYTES)
     return Contribution(
         site=site,
-        # What is no tensor is left for the check of the whole to name.
+        # `check_contribution` names what is no tensor.
         update={key: _tensor_or_as_is(value) for key, value in message.params.items()},
         cases=about["cases"],
         all_cases=about.get("all_cases"),
@@ -117,7 +117,7 @@ def _named(values: Any) -> bool:
 
 
 def _privacy(given: Any) -> dict[str, Any] | None:
-    """Keep plain values alone: what a site says of itself goes into a report."""
+    """Keep the plain values: they go into a report."""
     if not _named(given):
         return None
     return {key: value for key, value in given.items() if isinstance(value, int | float | str)}

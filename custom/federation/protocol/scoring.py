@@ -1,4 +1,4 @@
-"""Scores of a site without names of patients, and the sites' scores brought together."""
+"""Scores of a site without names of patients, and the scores of all sites together."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def mean_dice(sums: Sums) -> float | None:
 def table(sums: Sums, modalities: Sequence[str]) -> str:
     """Write scores in the papers' layout, see `bundle.evaluation.tables.markdown_table`."""
     regions = list(next(iter(sums.values())))
-    # The table is made of rows; one row that is the mean stands for its cases.
+    # One row, the mean, stands for all cases of a subset and region.
     rows = [
         Score("mean", subset, region, dice / cases, math.nan)
         for subset, by_region in sums.items()

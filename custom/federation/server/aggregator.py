@@ -20,7 +20,7 @@ ACCEPTED_SITES = "accepted_sites"
 
 
 class ModalityAggregator(ModelAggregator):
-    """Weighs each modality's parameters by the cases that have it, and refuses what is broken.
+    """Weighs each modality's parameters by the cases that have it; refuses broken contributions.
 
     Arguments are plain values, because NVFlare writes them into the job's configuration. The
     controller calls `begin` before each round.
@@ -62,12 +62,12 @@ class ModalityAggregator(ModelAggregator):
     def begin(
         self, model: Mapping[str, Any], number: int, sites: Sequence[str] | None = None
     ) -> None:
-        """Start a round; what was collected and not aggregated is dropped.
+        """Start a round, and drop the contributions of one that was not aggregated.
 
         Args:
             model: the global model's parameters.
             number: the round.
-            sites: who is asked; None = anybody may contribute.
+            sites: the sites that are asked; None = any site may contribute.
 
         Raises:
             ValueError: as in `Exchange`.
@@ -100,10 +100,10 @@ class ModalityAggregator(ModelAggregator):
         return reason is None
 
     def refuse(self, site: str, reason: str) -> None:
-        """Note why a site has no part in the round."""
+        """Note why a site does not contribute to the round."""
         current = self._current
         current.refuse(site, reason)
-        self.warning(f"round {current.number}: nothing from {site}: {reason}")
+        self.warning(f"round {current.number}: {site} does not contribute: {reason}")
 
     @property
     def accepted(self) -> Mapping[str, Contribution]:

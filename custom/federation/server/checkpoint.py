@@ -1,4 +1,4 @@
-"""From a federation's state at the server to the bundle's models/model.pt."""
+"""Makes the bundle's models/model.pt of a federation's state at the server."""
 
 from __future__ import annotations
 
@@ -85,8 +85,8 @@ def export_model(
         network: the deployed network of the same config; it is given the weights.
         target: usually `models/model.pt`; the note has the same name with `.json`.
         made_for, made_with: the config's, see `bundle.training.best.BestModel`.
-        private_parameters: patterns over the method's keys of what never left the sites: of it the
-            server only has what it started with, which is logged as a warning.
+        private_parameters: patterns over the method's keys of tensors that never left the sites.
+            The server has only their first values, which is logged as a warning.
 
     Returns:
         "N of N tensors".

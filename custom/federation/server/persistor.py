@@ -1,4 +1,4 @@
-"""Where the global model comes from, and where the server keeps it."""
+"""Builds the global model, and keeps it at the server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a site keeps for itself from round to round, in one file that is whole or not there."""
+"""A site's own state from round to round, in one file that is whole or does not exist."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ FILE = "site_state.ckpt"
 class SiteState:
     """The checkpoint of one site in one stage: private tensors and optimiser.
 
-    A trainer that was killed and started again goes on from it, and so does a job that resumes one
-    that was lost, which has the same name.
+    A trainer that is killed and started again goes on from it, and so does a job that resumes an
+    earlier one of the same federation.
 
     Args:
         folder: the stage's folder at the site.
@@ -39,8 +39,8 @@ class SiteState:
     def load(self, run: str) -> dict[str, Any]:
         """Read what there is of a federation's run; {} where there is nothing.
 
-        What another federation left is kept as `.previous` and not read. A state that cannot be
-        read is no reason to stop: everything but what is private comes from the server.
+        The state of another federation is kept as `.previous` and not read. A state that cannot be
+        read stops nothing: all tensors that are not private come from the server.
         """
         if not self.path.exists():
             return {}
