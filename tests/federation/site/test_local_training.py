@@ -16,8 +16,6 @@ from bundle.training.engine import epoch_seed
 SETTINGS = {"filters": 4, "blocks_down": [1, 1, 1], "deep_supervision": 2}
 OVERLAYS = {
     "universal": ["federation.yaml"],
-    "dropout": ["method_modality_dropout.yaml", "federation_plain.yaml"],
-    "gmd": ["method_gmd.yaml", "federation_gmd.yaml"],
     "pretraining": ["pretrain.yaml", "federation.yaml", "federation_pretrain.yaml"],
 }
 
@@ -50,7 +48,8 @@ def test_each_handler_that_is_left_out_is_one_of_the_training():
 
 
 def test_sites_draw_other_random_numbers(open_at):
-    first, again, other = open_at("A").parser, open_at("A").parser, open_at("B").parser
-    assert first["epoch_seed"] == again["epoch_seed"] != other["epoch_seed"]
+    first, other = open_at("A").parser, open_at("B").parser
     assert first["train#handlers"][0]["seed"] == "@epoch_seed"
+    # The CRC-32 of the name, as in every version: a resumed federation draws the same.
     assert first["epoch_seed"] == epoch_seed(0, 3554254475)
+    assert first["epoch_seed"] != other["epoch_seed"]
