@@ -22,7 +22,7 @@ def prepare(
     """Prepare a participant's folder for this package, before the participant is started.
 
     The participant may then build this package's components. It refuses jobs that bring code, and a
-    site sends its logs to nobody. Run this again to change settings.
+    site keeps its logs to itself. Run this again to change settings.
 
     Args:
         folder: the participant's, with `startup` and `local` in it.
