@@ -26,7 +26,7 @@ QUORUM: Mapping[str, Any] = {
     "attempts": 3,
 }
 TRAIN, PRETRAIN = ("train.json",), ("train.json", "pretrain.yaml")
-# By method: the overlays of its training, and whether masked pre-training comes before it.
+# By method: the overlays of its training, and whether masked pre-training comes first.
 METHODS: Mapping[str, tuple[Sequence[str], bool]] = {
     "universal": (("federation.yaml",), True),
     "modality_dropout": (("method_modality_dropout.yaml", "federation_unet.yaml"), False),
@@ -37,7 +37,7 @@ METHODS: Mapping[str, tuple[Sequence[str], bool]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Choices:
-    """What is chosen for a job.
+    """The choices for a job.
 
     Attributes:
         method: a key of `METHODS`; for `modality_aware`, `private` and `evaluate`.
@@ -54,7 +54,7 @@ class Choices:
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def stage(self, task: str, configs: Sequence[str], rounds: int, **others: Any) -> Stage:
-        """Make a stage of these configs and of what was chosen."""
+        """Make a stage of these configs and the choices."""
         every = (*configs, *self.overlays)
         return Stage(task, every, rounds, self.local_epochs, self.settings, **others)
 
@@ -82,19 +82,19 @@ def modality_aware(choices: Choices) -> Plan:
 
 
 def personalised(choices: Choices) -> Plan:
-    """The same for the universal model, but normalisation stays at the site."""
+    """As `modality_aware`, for the universal model; normalisation layers stay at the site."""
     universal = dataclasses.replace(choices, method="universal")
     return Plan("personalised", universal.training("federation_personalised.yaml"))
 
 
 def private(choices: Choices) -> Plan:
-    """Clipped updates with Gaussian noise; no pre-training, whose sums no such noise protects."""
+    """Clipped updates with Gaussian noise; without pre-training, whose sums it cannot protect."""
     alone = dataclasses.replace(choices, pretrain_rounds=0, rounds=min(choices.rounds, 20))
     return Plan("private", alone.training(), privacy=Privacy(clip_norm=1.0, noise_multiplier=2.0))
 
 
 def evaluate(choices: Choices) -> Plan:
-    """Score what the federation `modality_aware` has come to, at every site, on test cases."""
+    """Score the model of the federation `modality_aware` at every site, on its test cases."""
     last = choices.training()[-1]
     stage = dataclasses.replace(last, rounds=0, section="testing")
     return Plan("evaluate", [stage], federation="modality_aware")
@@ -105,7 +105,7 @@ JOBS: Mapping[str, Callable[[Choices], Plan]] = {
 }
 
 
-# Who has how many of what; it trains nothing.
+# A job that counts cases and trains nothing.
 CENSUS = "census"
 
 
@@ -114,10 +114,9 @@ def plan_job(name: str, choices: Choices, pin: bool = False, **changes: Any) -> 
 
     Args:
         name: a key of `JOBS`.
-        choices: what it is to do.
-        pin: True = only sites with this very bundle may take part; without it, those that have the
-            server's.
-        changes: attributes of the plan that are different.
+        choices: the choices.
+        pin: True = sites need exactly this bundle; False = they need the server's.
+        changes: attributes of the plan and their values.
 
     Raises:
         ValueError: no such job or method.
@@ -136,7 +135,7 @@ def plan_job(name: str, choices: Choices, pin: bool = False, **changes: Any) -> 
 
 
 def write_job(recipe: Recipe, name: str, output_dir: str | Path) -> Path:
-    """Write a job's folder; what NVFlare writes gets the newline at its end that files have."""
+    """Write a job's folder; NVFlare's files get a newline at their end."""
     recipe.export(str(output_dir))
     folder = Path(output_dir) / name
     for path in folder.rglob("*.json"):
@@ -163,23 +162,23 @@ def define(
 
     Args:
         output_dir: gets a folder for each job.
-        only: one job alone: fedavg, modality_aware, personalised, private, evaluate or census.
+        only: write one job: fedavg, modality_aware, personalised, private, evaluate or census.
         method: universal, modality_dropout, lckd or gmd.
         rounds: of the training.
         pretrain_rounds: of masked pre-training before it, for the universal method; 0 = none.
         local_epochs: a site's passes over its data in each round.
         overlays: config files that come last, such as brats2021_small.yaml.
         settings: ids and plain values, such as '{batch_size: 1}'.
-        federation: under which name server and sites keep their state; default the job's.
-        resume: go on where a lost job of this federation was.
-        pin: write the hash of this bundle into the job; others are refused.
-        norm_bound: refuse an update whose L2 norm is larger; the norms of ordinary rounds are in
-            the round reports.
+        federation: the name under which server and sites keep their state; default the job's.
+        resume: go on after the last round of an earlier job of this federation.
+        pin: write the hash of this bundle into the job. Sites with another bundle are refused.
+        norm_bound: refuse an update whose L2 norm is larger. The round reports have the norms of
+            ordinary rounds.
         quorum: min_sites, min_holders, round_timeout and grace in seconds, attempts.
     """
     unknown = sorted(set(quorum) - set(QUORUM))
     if unknown:
-        raise ValueError(f"expected {list(QUORUM)}, got {unknown}")
+        raise ValueError(f"expected options of this command or of {list(QUORUM)}, got {unknown}")
     names = [overlays] if isinstance(overlays, str) else list(overlays)
     choices = Choices(method, rounds, pretrain_rounds, local_epochs, names, settings or {})
     changes: dict[str, Any] = {

@@ -42,7 +42,7 @@ class Method(nn.Module):
     def attach(self, engine: Engine) -> None:
         """Register handlers on the trainer (elections, moving averages); none by default."""
 
-    def collect(self, batches: Iterable[Mapping[str, Any]], device: torch.device) -> bool:
+    def add_statistics(self, batches: Iterable[Mapping[str, Any]], device: torch.device) -> bool:
         """Add training cases to the additive statistics, without a step; none by default.
 
         Args:
@@ -54,10 +54,11 @@ class Method(nn.Module):
         """
         return False
 
-    def follow(self) -> None:
-        """Let what exists only in training follow a state that came from elsewhere.
+    def after_global_update(self) -> None:
+        """Adapt what exists only in training to a state that came from elsewhere.
 
-        A federation calls it after it has put the global parameters in place, before each round.
+        A federation calls it after it has loaded the global parameters, before each round.
+        Nothing by default.
         """
 
     def forward(self, image: Tensor, present: Tensor | None = None) -> Tensor:

@@ -29,13 +29,15 @@ _WHOLE = "Global"
 
 
 class ModalityCensus(Statistics):
-    """Counts a site's cases for NVFlare's statistics: sections are its data sets, modalities its
-    features, and `cases` stands for all of them.
+    """Counts a site's cases for NVFlare's statistics.
+
+    NVFlare's data sets are the sections of the datalist, and its features are the modalities and
+    `cases`, which counts all.
 
     Args:
         modalities: the vocabulary.
-        min_count: a smaller number leaves the site as 0, because few people can be told apart.
-            (NVFlare's own MinCountCleanser leaves counts alone.)
+        min_count: a smaller number leaves the site as 0, because a few people can be recognised.
+            (NVFlare's own MinCountCleanser does not change counts.)
     """
 
     _always_serialize_args = ("modalities", "min_count")
@@ -48,7 +50,7 @@ class ModalityCensus(Statistics):
         self.datalist: Mapping[str, Any] = {}
 
     def initialize(self, fl_ctx: FLContext) -> None:
-        """Read the site's datalist; of the files that it names, none."""
+        """Read the site's datalist, and none of the files that it names."""
         app_root = fl_ctx.get_prop(FLContextKey.APP_ROOT) or "."
         site = find_site(fl_ctx.get_identity_name(), app_root)
         self.datalist = load_datalist(datalist_path(site), self.modalities)
@@ -77,7 +79,8 @@ def datalist_path(site: Site) -> Path:
     if site.ids.get("dataset_dir"):
         return Path(site.ids["dataset_dir"]) / "datalist.json"
     raise ValueError(
-        f"{site.name}: expected datalist_file or dataset_dir in the site's settings, got neither"
+        f"{site.name}: expected datalist_file or dataset_dir in the site's settings, got neither. "
+        "Set one of them with python -m federation.kit."
     )
 
 
@@ -108,7 +111,7 @@ class CensusRecipe(Recipe):
 
 
 def census_table(path: str | Path, section: str = "training") -> str:
-    """Lay out a section's counts: a line a site, and one for all; 0 = too few to be told.
+    """Lay out the counts of a section: a line for each site, and one for all; 0 = too few to tell.
 
     Args:
         path: the JSON file that the job wrote at the server.

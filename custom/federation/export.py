@@ -1,4 +1,4 @@
-"""From a state at the server to the bundle's model: `python -m federation.export`."""
+"""Make the bundle's model of a state at the server: `python -m federation.export`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from federation.server.checkpoint import export_model
 
 
 def export(source: str, target: str, configs: Any, settings: Any = None) -> None:
-    """Write a federation's state as a flat state dict, every tensor or none.
+    """Write the model of a federation as a flat state dict, every tensor or none.
 
     Args:
-        source: the server's `FL_global_model.pt`, or another of its states.
-        target: usually models/model.pt; a note goes beside it.
-        configs: of the stage, as its job names them, such as train.json,federation.yaml.
-        settings: the stage's, such as '{filters: 8}'.
+        source: the server's `FL_global_model.pt`, or its `best_FL_global_model.pt`.
+        target: usually models/model.pt; a note of the same name with .json is written beside it.
+        configs: config files of the stage, as its job names them: train.json,federation.yaml.
+        settings: settings of the stage, such as '{filters: 8}'.
     """
     names = configs.split(",") if isinstance(configs, str) else list(configs)
     parser = read_stage_parser(Stage("export", names, 0, settings=settings or {}))

@@ -1,4 +1,4 @@
-"""A job of NVFlare's, put together from the federation's parts."""
+"""Puts an NVFlare job together from the parts of the federation."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from nvflare.recipe.spec import Recipe
 
 from federation.filters.half_precision import FullPrecision, HalfPrecision
 from federation.filters.privacy import GaussianPrivacy
+from federation.protocol.messages import VALIDATE
 from federation.protocol.stages import Stage, read_workflow
 from federation.server.aggregator import ModalityAggregator
-from federation.server.controller import VALIDATE, ModalityFedAvg
+from federation.server.controller import ModalityFedAvg
 from federation.server.persistor import PRETRAINED, BundlePersistor
 from federation.site.executor import BundleTrainer
 
 # Seconds between two requests for a task; NVFlare's own 2 s are most of a short round.
 _REQUEST_INTERVAL = 0.1
-# What the job's code comes from: installed at every site, so that jobs carry none.
+# Packages that every participant has installed, so that jobs carry no code.
 _INSTALLED = ["bundle", "federation"]
-# Where a site keeps account of its privacy, in its own folder.
+# The file in which a site counts its private releases, in its own folder.
 _ACCOUNT = "privacy_account.json"
 
 
@@ -37,18 +38,18 @@ class Privacy:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a job is to do.
+    """What a job does.
 
     Attributes:
         name: of the job.
         stages: trainings, one after the other; one called `pretrain` starts the next one.
-        federation: under which name server and sites keep their state; None = the job's.
-        resume: True = go on where a lost job of this federation was.
+        federation: the name under which server and sites keep their state; None = the job's.
+        resume: True = go on after the last round of an earlier job of this federation.
         quorum: arguments of `ModalityFedAvg`: min_sites, min_holders, round_timeout, grace,
             attempts.
         validate_interval: rounds between two validations at the sites.
         norm_bound: largest L2 norm of a contribution; None = any.
-        privacy: what makes contributions private; None = nothing.
+        privacy: clipping and noise; None = contributions are not private.
         half_precision: True = 16 bits a number on the wire.
         own_process: see `BundleTrainer`.
     """
@@ -104,8 +105,9 @@ class ModalityRecipe(Recipe):
         modalities, rules = read_rules(stage)
         if plan.privacy is not None and rules.get("additive_statistics"):
             raise ValueError(
-                f"stage {stage.task} sends {rules['additive_statistics']}, sums over patients, "
-                "which noise of an update's size does not protect. Leave it out of a private job."
+                f"stage {stage.task}: expected no additive statistics in a private job, got "
+                f"{rules['additive_statistics']}. The noise does not protect sums over patients. "
+                "Leave the stage out of a private job."
             )
         persistor_id = f"persistor_{stage.task}"
         persistor = BundlePersistor(
@@ -129,7 +131,7 @@ class ModalityRecipe(Recipe):
         job.to_server(controller, id=f"controller_{stage.task}")
 
     def _add_filters(self, job: FedJob) -> None:
-        """Put the filters on what leaves and what arrives; the order is that in which they act."""
+        """Add the filters of what leaves and what arrives, in the order in which they act."""
         plan = self.plan
         spared = sorted({p for s in plan.stages for p in statistics_of(read_rules(s)[1])})
         # One task at a time: NVFlare writes several in an order that differs from run to run.
@@ -172,7 +174,8 @@ def read_rules(stage: Stage) -> tuple[list[str], dict[str, Any]]:
     if rules is None:
         raise ValueError(
             f"stage {stage.task}: expected 'exchange' in {list(stage.configs)}, which says what "
-            "sites share. Add configs/federation.yaml, or the method's own."
+            "sites share, got none. Add federation.yaml, or the method's own overlay, such as "
+            "federation_lckd.yaml."
         )
     return list(parser.get("modalities")), dict(rules)
 

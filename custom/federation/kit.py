@@ -19,28 +19,29 @@ _PATHS = ("datalist_file", "dataset_dir", "cache_dir", "state_dir")
 def prepare(
     folder: str, allow_code: bool = False, job_store: str | None = None, **settings: Any
 ) -> None:
-    """Make a participant's folder fit for this package, before it is started.
+    """Prepare a participant's folder for this package, before the participant is started.
 
-    It may then build this package's components, takes no job that brings code, and keeps its logs
-    at home. Repeat it to change settings.
+    The participant may then build this package's components. It refuses jobs that bring code, and a
+    site keeps its logs to itself. Run this again to change settings.
 
     Args:
         folder: the participant's, with `startup` and `local` in it.
-        allow_code: do not refuse jobs that bring code.
-        job_store: the server's store of jobs; default in its folder.
+        allow_code: True = accept jobs that bring code.
+        job_store: folder of the server's jobs; default job_store in the participant's folder.
         settings: the participant's own (`federation.settings`): datalist_file, dataset_dir,
-            cache_dir, state_dir, device, num_workers, amp, channels_last, check, on_bad_case. The
-            state goes into its folder if nothing else is said.
+            cache_dir, state_dir, device, num_workers, amp, channels_last, check, on_bad_case.
+            Default of state_dir: state in the participant's folder.
 
     Raises:
         FileNotFoundError: there is no such participant.
-        ValueError: a setting that a site may not have.
+        ValueError: a setting that a site may not set.
     """
     root = Path(folder)
     local = root / "local"
     if not (root / "startup").is_dir():
         raise FileNotFoundError(
-            f"expected a participant's folder with 'startup' in it, got {folder}. Provision first."
+            f"expected a participant's folder with 'startup' in it, got {folder}. Make it with "
+            "'nvflare provision' or 'nvflare poc prepare' first."
         )
     allow(local)
     if not allow_code:
@@ -49,7 +50,7 @@ def prepare(
         store_jobs_in(local, job_store or root / "job_store")
     else:
         keep_logs_home(local)
-    # What a shell has for nothing.
+    # A shell has no word for None.
     settings = {
         key: None if value in ("null", "$None") else value for key, value in settings.items()
     }
@@ -64,7 +65,7 @@ def prepare(
     except ValueError:
         path.unlink()
         raise
-    print(f"prepared {root}: {path.relative_to(root)}, its policies and its settings")
+    print(f"prepared {root}: wrote its policies, and its settings in {path.relative_to(root)}")
 
 
 if __name__ == "__main__":

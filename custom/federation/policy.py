@@ -1,4 +1,4 @@
-"""What a participant allows: classes that jobs may build, no code from outside, no logs out."""
+"""What a participant allows: which classes jobs may build, whether they may bring code, logs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bundle.atomic import write_text_atomically
 PREFIX = "federation."
 RESOURCES, AUTHORIZATION = "resources.json", "authorization.json"
 _LOG_STREAMER = "site_log_streamer"
-# What NVFlare means by "any" for a role, written out.
+# The rights that NVFlare means by "any" for a role.
 _RIGHTS = ("submit_job", "clone_job", "manage_job", "download_job", "view", "operate")
 _ADMIN = {**dict.fromkeys((*_RIGHTS, "shell_commands"), "any")}
 
@@ -30,7 +30,9 @@ def read_local(folder: Path, name: str, missing: dict[str, Any]) -> dict[str, An
             content = json.loads(path.read_text(encoding="utf-8"))
             if not isinstance(content, dict):
                 found = type(content).__name__
-                raise ValueError(f"{path}: expected names and values, got a {found}")
+                raise ValueError(
+                    f"{path}: expected names and values, got a {found}. Restore NVFlare's own file."
+                )
             return content
     return missing
 
@@ -90,7 +92,7 @@ def forbid_code(local_dir: str | Path) -> Path:
 
 
 def store_jobs_in(local_dir: str | Path, store: str | Path) -> Path:
-    """Give a server a job store of its own: every server of a machine shares one by default."""
+    """Give a server its own job store: by default all servers of a machine share one."""
     folder, store = Path(local_dir), Path(store).resolve()
     resources = read_local(folder, RESOURCES, {"format_version": 2})
     for component in resources.get("components", []):

@@ -1,4 +1,4 @@
-"""What a site says for itself: where its data and its state lie, and on what it computes."""
+"""A site's own settings: where its data and its state are, and on which device it computes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-# Where the file is, {site} standing for the site's name; else local/patchwork.yaml in the folder
-# that NVFlare gave the site, beside its own settings.
+# Names the file of settings; {site} stands for the site's name. Without it, the file is
+# local/patchwork.yaml in the folder that NVFlare gave the site, beside NVFlare's own settings.
 VARIABLE = "PATCHWORK_SITE"
 LOCAL_FILE = "local/patchwork.yaml"
 
@@ -65,7 +65,8 @@ def find_site(name: str, start: str | Path = ".") -> Site:
         path = Path(named.replace("{site}", name))
         if not path.is_file():
             raise FileNotFoundError(
-                f"{name}: expected its settings in {path}, as {VARIABLE} says, found no such file"
+                f"{name}: expected its settings in {path}, which {VARIABLE} names, found no "
+                "such file. Write it, or unset the variable."
             )
         return read_site(name, path)
     start = Path(start).resolve()
@@ -88,8 +89,8 @@ def read_site(name: str, path: str | Path) -> Site:
     unknown = sorted(set(map(str, content)) - {*IDS, "state_dir"})
     if unknown:
         raise ValueError(
-            f"{path}: a site may set {[*IDS, 'state_dir']}, got {unknown}. All else is the job's, "
-            "so that every site trains the same."
+            f"{path}: a site may set {[*IDS, 'state_dir']}, got {unknown}. Remove them: "
+            "the job sets everything else, so that all sites train the same."
         )
     values = {
         key: str(path.parent / value) if key in _PATHS and value else value

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from importlib.util import find_spec
-from pathlib import Path
+from pathlib import Path, PurePath
 
+import numpy as np
 import pytest
 import torch
 
@@ -72,3 +74,43 @@ def contribute(exchange, state):
         return Contribution(site, update, cases, all_cases, **about)
 
     return make
+
+
+@pytest.fixture
+def find_secrets():
+    """Give find_secrets(message, names): 'where: what' for each name and path in a message.
+
+    A message is anything that can be sent: nested containers (keys count, too), texts, bytes,
+    arrays and objects. Tensors of single bytes are read as text.
+    """
+    from federation.site.patient_names import find_names
+
+    def search(message, names=()):
+        found = _texts(message, "message", {})
+        return [f"{where}: {what!r}" for where, text in found for what in find_names(text, names)]
+
+    return search
+
+
+def _texts(value, where, seen):
+    """Yield every text with where it stands; every object once."""
+    if isinstance(value, str | PurePath):
+        yield where, str(value)
+    elif isinstance(value, bytes | bytearray):
+        yield where, value.decode("utf-8", errors="replace")
+    elif isinstance(value, np.ndarray) and value.dtype.kind in "USO":
+        yield from _texts(value.ravel().tolist(), where, seen)
+    elif isinstance(value, torch.Tensor | np.ndarray | np.generic):
+        tensor = torch.as_tensor(value)
+        if tensor.dtype in (torch.uint8, torch.int8):
+            yield where, tensor.contiguous().numpy().tobytes().decode("utf-8", errors="replace")
+    elif id(value) not in seen:
+        # Kept alive: an id is given to another object once its own is gone.
+        seen[id(value)] = value
+        if isinstance(value, Mapping):
+            yield from _texts([*value, *value.values()], where, seen)
+        elif isinstance(value, list | tuple | set | frozenset):
+            for number, entry in enumerate(value):
+                yield from _texts(entry, f"{where}[{number}]", seen)
+        elif hasattr(value, "__dict__") and not isinstance(value, type):
+            yield from _texts(vars(value), where, seen)

@@ -98,7 +98,9 @@ def test_a_private_job_would_not_send_sums_over_patients(definition):
 
     plan = definition.plan_job("modality_aware", definition.Choices())
     private = plan.with_changes(privacy=definition.Privacy(1.0, 1.0))
-    with pytest.raises(ValueError, match=r"sums over patients.*Leave it out of a private job"):
+    with pytest.raises(
+        ValueError, match=r"sums over patients.*Leave the stage out of a private job"
+    ):
         ModalityRecipe(private)
 
 

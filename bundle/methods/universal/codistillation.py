@@ -155,7 +155,7 @@ class CoDistillation(Method):
         if not engine.has_event_handler(self._move_teacher, Events.ITERATION_COMPLETED):
             engine.add_event_handler(Events.ITERATION_COMPLETED, self._move_teacher)
 
-    def follow(self) -> None:
+    def after_global_update(self) -> None:
         """Set the teacher to the network: between rounds the sites' average is the better one."""
         if self.teacher is not None:
             self.teacher.module.load_state_dict(self.network.state_dict())

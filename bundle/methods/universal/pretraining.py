@@ -89,7 +89,7 @@ class MaskedPretraining(Method):
             ValueError: a modality that no training case has, unless that is allowed.
         """
         if not bool(self.distribution.bank.counts.any()):
-            self.collect(engine.data_loader, engine.state.device)
+            self.add_statistics(engine.data_loader, engine.state.device)
         try:
             self.distribution.bank.check_seen()
         except ValueError as error:
@@ -97,8 +97,8 @@ class MaskedPretraining(Method):
                 raise
             logger.warning(f"{error} It is left out here.")
 
-    def collect(self, batches: Iterable[Mapping[str, Any]], device: torch.device) -> bool:
-        """Add cases to the bank, each of them once; arguments and result as in `Method.collect`."""
+    def add_statistics(self, batches: Iterable[Mapping[str, Any]], device: torch.device) -> bool:
+        """Add cases to the bank, each of them once; arguments and result as in `Method`."""
         if self.distribution is None:
             return False
         if isinstance(batches, DataLoader):

@@ -6,38 +6,44 @@ import json
 import math
 from pathlib import Path
 
+from scipy.optimize import brentq
+from scipy.special import erfcx
+from scipy.stats import norm
+
 from bundle.atomic import write_text_atomically
 
-# Every order above 1 gives a bound that holds; from 1.0001 to a million, 1 % apart (of order - 1).
-_ORDERS = tuple(1 + 1e-4 * 1.01**step for step in range(2315))
 
-
-def renyi_divergence(order: float, noise_multiplier: float) -> float:
-    """Renyi differential privacy of one release with Gaussian noise.
+def delta_at(epsilon: float, mu: float) -> float:
+    """Compute the smallest delta at which Gaussian releases are (epsilon, delta)-private.
 
     Args:
-        order: alpha, above 1.
-        noise_multiplier: sigma, the noise's standard deviation divided by the sensitivity.
+        epsilon: at least 0.
+        mu: sensitivity divided by the noise's standard deviation, above 0. Releases with mu_1, mu_2
+            and so on cost exactly as much as one with mu = sqrt(mu_1^2 + mu_2^2 + ...).
 
-    Source: Mironov 2017 (arXiv 1702.07476), corollary 3: alpha / (2 sigma^2).
+    Source: Balle and Wang 2018 (arXiv 1805.06530), theorem 8; Dong, Roth and Su 2019
+    (arXiv 1905.02383), corollaries 1 and 3.
     """
-    return order / (2 * noise_multiplier**2)
+    shift = mu / 2 - epsilon / mu
+    # e^epsilon Phi(shift - mu), written so that it neither overflows nor loses its digits.
+    tail = norm.pdf(shift) * math.sqrt(math.pi / 2) * erfcx((mu - shift) / math.sqrt(2))
+    return float(norm.cdf(shift) - tail)
 
 
-def epsilon_at(order: float, divergence: float, delta: float) -> float:
-    """Turn Renyi differential privacy of one order into epsilon at delta.
-
-    Source: Canonne, Kamath, Steinke 2020 (arXiv 2004.00010), proposition 12; the same as in
-    Opacus: rdp + log((alpha - 1) / alpha) - (log delta + log alpha) / (alpha - 1).
-    """
-    return divergence + math.log1p(-1 / order) - (math.log(delta) + math.log(order)) / (order - 1)
+def epsilon_at(delta: float, mu: float) -> float:
+    """Compute the smallest epsilon at `delta`, between 0 and 1; `mu` as in `delta_at`."""
+    if delta_at(0.0, mu) <= delta:
+        return 0.0
+    # There the first of the two terms is delta, so that their difference is below it.
+    largest = mu * (mu / 2 - norm.ppf(delta))
+    return float(brentq(lambda epsilon: delta_at(epsilon, mu) - delta, 0.0, largest))
 
 
 class Accountant:
-    """Adds up what Gaussian releases cost. Subsampling is not claimed to amplify anything.
+    """Adds up what Gaussian releases cost, exactly; it claims no gain from subsampling.
 
     Args:
-        delta: the delta at which epsilon is told; far below one in the number of a site's cases.
+        delta: the delta at which epsilon is told; choose it far below 1 / (a site's cases).
         record: where the account is kept, so that a process that starts again goes on; None =
             in memory alone.
 
@@ -45,7 +51,7 @@ class Accountant:
         releases: how many there were.
 
     Raises:
-        ValueError: delta is not between 0 and 1, or the record cannot be read.
+        ValueError: delta is not between 0 and 1, or the record is no account.
     """
 
     def __init__(self, delta: float, record: str | Path | None = None) -> None:
@@ -54,7 +60,7 @@ class Accountant:
         self.delta = delta
         self.record = None if record is None else Path(record)
         self.releases = 0
-        # Divergences add up, and are proportional to the order: one number holds all orders.
+        # The square of mu. Version 0.3.1 kept the same sum, so that its accounts go on.
         self._inverse_squares = 0.0
         if self.record is not None and self.record.exists():
             self._load(self.record)
@@ -63,7 +69,8 @@ class Accountant:
         """Count a release; call it before the release, so that a crash counts too much.
 
         Args:
-            noise_multiplier: see `renyi_divergence`; 0 = no noise, which costs everything.
+            noise_multiplier: the noise's standard deviation divided by the sensitivity; 0 = no
+                noise, which costs everything.
 
         Raises:
             ValueError: it is negative.
@@ -71,7 +78,8 @@ class Accountant:
         """
         if not noise_multiplier >= 0:
             raise ValueError(f"expected a noise_multiplier of at least 0, got {noise_multiplier}")
-        cost = 1 / noise_multiplier**2 if noise_multiplier else math.inf
+        square = noise_multiplier**2
+        cost = 1 / square if square else math.inf
         releases, squares = self.releases + 1, self._inverse_squares + cost
         if self.record is not None:
             content = {"releases": releases, "sum_of_inverse_squares": squares}
@@ -84,11 +92,7 @@ class Accountant:
             return 0.0
         if math.isinf(self._inverse_squares):
             return math.inf
-        together = self._inverse_squares**-0.5
-        return max(
-            0.0,
-            min(epsilon_at(a, renyi_divergence(a, together), self.delta) for a in _ORDERS),
-        )
+        return epsilon_at(self.delta, math.sqrt(self._inverse_squares))
 
     def statement(self) -> str:
         """Say what holds after the releases so far."""
@@ -104,6 +108,6 @@ class Accountant:
             self._inverse_squares = float(content["sum_of_inverse_squares"])
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
-                f"{path} cannot be read as a privacy account ({error}). What was spent is unknown: "
-                "restore the file; without it no epsilon can be told."
+                f"{path}: expected a privacy account with releases and sum_of_inverse_squares, got "
+                f"something else ({error}). Restore the file: nobody else knows what was spent."
             ) from error

@@ -1,7 +1,7 @@
-"""Half precision on the wire, for whatever can bear it.
+"""Half precision on the wire, for the tensors that keep their accuracy with it.
 
-NVFlare's own ModelQuantizer cannot leave keys out, cuts off what is too large without a word, loses
-what is small, and cannot be imported without bitsandbytes, also for 16 bits.
+NVFlare's own ModelQuantizer cannot leave keys out, clips large numbers silently, loses small ones,
+and cannot be imported without bitsandbytes, not even for 16 bits.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def restore(value: Tensor, exponent: int) -> Tensor:
 class HalfPrecision(DXOFilter):
     """Filter of what leaves: float32 tensors become float16; put it last.
 
-    Spared are all other types (statistics travel as float64, counters as integers), what is not
-    finite, which the receiver must see, and whatever is named.
+    It does not change other types (statistics travel as float64, counters as integers), tensors
+    with numbers that are not finite, which the receiver must see, and those that are named.
 
     Args:
         spared: patterns (searched in the key) of what keeps its precision, additive statistics
@@ -94,8 +94,8 @@ class HalfPrecision(DXOFilter):
 class FullPrecision(DXOFilter):
     """Filter of what arrives: undoes `HalfPrecision`; other messages pass as they are.
 
-    A scale that makes no sense is left alone, and with it the tensor, whose type then says that
-    something is wrong.
+    A scale that makes no sense is ignored. The tensor then stays float16, which the receiver
+    refuses.
     """
 
     def __init__(self) -> None:

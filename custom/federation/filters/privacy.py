@@ -1,4 +1,4 @@
-"""Differential privacy of what a site sends: its update is clipped, and drowned in noise."""
+"""Differential privacy of what a site sends: its update is clipped, and noise is added."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def clip(update: Mapping[str, Tensor], norm: float) -> dict[str, Tensor]:
     if not math.isfinite(squares):
         raise ValueError(
             "expected a finite update, got NaN, infinite or far too large numbers. Nothing was "
-            "sent; look for the site's exploding loss."
+            "sent. Look in the site's log for a loss that grows."
         )
     scale = min(1.0, norm / math.sqrt(squares)) if squares else 1.0
     return {key: value * scale for key, value in doubles.items()}
@@ -49,23 +49,23 @@ def clip(update: Mapping[str, Tensor], norm: float) -> dict[str, Tensor]:
 class GaussianPrivacy(DXOFilter):
     """Client filter: clips the whole update's L2 norm, adds noise, and tells epsilon and delta.
 
-    What is protected is all that a site's data do to one message, so any one patient of it: two
-    updates of norm C differ by at most 2 C, whatever data they come from, and the noise has
-    standard deviation `noise_multiplier` times 2 C for each number. That holds against whoever sees
-    the message, the server included. Not protected are case counts, metrics, which modalities the
+    It protects everything that a site's data do to one message, and so any one patient: two updates
+    of norm C differ by at most 2 C, whatever data they come from, and the noise of each number has
+    the standard deviation `noise_multiplier` times 2 C. It protects against everybody who sees the
+    message, the server included. It does not protect case counts, metrics, which modalities the
     site has, and logs.
 
-    Put it before `HalfPrecision`: what is done afterwards costs no privacy.
+    Put it before `HalfPrecision`: what happens to a private message costs no privacy.
 
     Args:
         clip_norm: C, above 0.
         noise_multiplier: the noise's standard deviation divided by 2 C, above 0.
         delta: see `Accountant`.
-        refused: patterns of what must not be in a private message, additive statistics above all:
-            sums over patients, for which noise of this size is either nothing or ruin.
-        record: see `Accountant`; a relative path is taken in the folder where the site keeps its
+        refused: patterns of what must not be in a private message. Additive statistics above all:
+            they are sums over patients, which noise of this size does not protect.
+        record: see `Accountant`. A relative path starts in the folder where the site keeps its
             state (`federation.settings`), so that the account goes on from job to job.
-        seed: for tests; None = from the system's entropy, which training's seed does not touch.
+        seed: for tests; None = from the system's entropy, whatever the seed of the training is.
 
     Raises:
         ValueError: a clip norm or noise of 0, with which epsilon is infinite, or below.
@@ -84,14 +84,14 @@ class GaussianPrivacy(DXOFilter):
         if not (0 < clip_norm < math.inf and 0 < noise_multiplier < math.inf):
             raise ValueError(
                 f"expected clip_norm and noise_multiplier above 0, got {clip_norm} and "
-                f"{noise_multiplier}. Without noise epsilon is infinite, which is not private; for "
-                "training without privacy leave this filter out."
+                f"{noise_multiplier}. Without noise epsilon is infinite, which is not private. To "
+                "train without privacy, leave this filter out."
             )
         self.clip_norm, self.noise_multiplier, self.delta = clip_norm, noise_multiplier, delta
         self.refused, self.record, self.seed = refused, record, seed
-        # Read when first needed: only then is the site known, and what other jobs have spent.
+        # A record is read with the first message: before, nobody knows the site.
         self.accountant = Accountant(delta) if record is None else None
-        # PyTorch's global one is seeded by the config: everybody could subtract its noise.
+        # The seed of PyTorch's global one is in the config: anybody could subtract its noise.
         self._generator = torch.Generator()
         self._generator.manual_seed(secrets.randbits(63) if seed is None else seed)
 
@@ -99,7 +99,7 @@ class GaussianPrivacy(DXOFilter):
         """Return a private copy of a message.
 
         Raises:
-            ValueError: it holds what cannot be made private so; nothing is sent then.
+            ValueError: it holds something that noise does not make private. Nothing is sent.
         """
         update = as_state(dxo.data, "the update")
         self._check(update)
@@ -138,5 +138,5 @@ class GaussianPrivacy(DXOFilter):
             if not value.is_floating_point() or any(re.search(p, key) for p in self.refused):
                 raise ValueError(
                     f"expected an update of parameters alone, got {key!r} ({value.dtype}), which "
-                    "noise of this size does not protect. Name it under private_parameters."
+                    "this noise does not protect. Name it under exchange#private_parameters."
                 )

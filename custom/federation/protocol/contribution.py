@@ -13,7 +13,7 @@ from bundle.modalities import check_known
 from federation.protocol.exchange import Exchange, Kind, Part
 from federation.protocol.identity import Identity, check_same
 
-# Nothing that trains comes near; what is below can be added up over any number of sites.
+# A sound training stays far below. Numbers up to this one can be added up over all sites.
 LARGEST_NUMBER = 1e30
 
 
@@ -26,10 +26,10 @@ class Contribution:
         update: differences by key, see `Exchange.difference`.
         cases: {modality: how many of the site's training cases have it}.
         all_cases: how many training cases the site has.
-        identity: the bundle that it runs; None = not told.
-        round: the round that it answers; None = not told.
-        wire_bytes: how much travelled; None = the size of `update`.
-        privacy: what the site's privacy filter says of itself.
+        identity: the bundle that it runs; None = unknown.
+        round: the round that it answers; None = unknown.
+        wire_bytes: the size of the message; None = the size of `update`.
+        privacy: what the site's privacy filter reports.
     """
 
     site: str
@@ -89,7 +89,7 @@ def _check_identity(given: Contribution, expected: Identity | None) -> None:
     if expected is None:
         return
     if given.identity is None:
-        raise ValueError("it does not tell which bundle it was made with")
+        raise ValueError("it does not say which bundle it was made with")
     check_same(expected, given.identity)
 
 
@@ -113,7 +113,7 @@ def _check_keys(given: Contribution, exchange: Exchange) -> None:
         raise ValueError(f"the model has no {_some(unknown)}")
     private = [key for key in sent if exchange.parts[key].kind == Kind.PRIVATE]
     if private:
-        raise ValueError(f"it holds what is private: {_some(private)}")
+        raise ValueError(f"it holds private tensors: {_some(private)}")
     foreign = sorted(set(sent) - set(held))
     if foreign:
         raise ValueError(

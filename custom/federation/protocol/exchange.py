@@ -1,4 +1,4 @@
-"""Which tensors of a method's state a site sends and receives, and what it sends of them."""
+"""Which tensors of a method's state a site sends and receives, and by how much they moved."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bundle.modalities import check_known, check_modalities
 
 
 class Kind(str, Enum):
-    """How the server brings together what the sites send of a tensor."""
+    """How the server combines what the sites send of a tensor."""
 
     PARAMETER = "parameter"  # floating: mean, weighted by cases
     COUNTER = "counter"  # integer: the same mean, rounded
@@ -29,7 +29,7 @@ class Part(NamedTuple):
 
     Attributes:
         kind: see `Kind`.
-        modality: place in the vocabulary of the one modality that it serves; None = all.
+        modality: index in the vocabulary of the one modality that it serves; None = all.
         axis: the axis along which it holds M equal blocks, one for each modality; None = none.
     """
 
@@ -48,22 +48,23 @@ class ExchangeRules:
     r"""Who holds what, as patterns over the keys of a method's state dict.
 
     A pattern is a regular expression that is searched in the whole key, such as
-    `network.encoder.conv_init.weight`. Private goes before recounted, that before additive, and
-    these before whatever is a modality's.
+    `network.encoder.conv_init.weight`. If several match, private wins over recounted, recounted
+    over additive, and these over the patterns of modalities.
 
     Args:
         modalities: the vocabulary, in channel order.
-        modality_parameters: patterns of what serves one modality alone, with `{index}` for its
-            place or `{name}` for its name: `network\.encoders\.{index}\.`. Only sites that have
-            cases with it send these.
+        modality_parameters: patterns of tensors that serve one modality, with `{index}` for its
+            index or `{name}` for its name: `network\.encoders\.{index}\.`. Only sites that have
+            cases with the modality send them.
         modality_axes: {pattern: axis} for tensors that hold all modalities as M equal blocks along
             an axis: {`conv_init\.weight$`: 1} for a first convolution of M channels. They travel
-            whole, but what a site lacks weighs nothing in its block. Pairs of the two do as well.
-        private_parameters: patterns of what never leaves a site.
+            whole, but a site has no weight in the blocks of modalities that it lacks. Pairs of
+            pattern and axis are accepted too.
+        private_parameters: patterns of tensors that never leave a site.
         additive_statistics: patterns of sums that every site adds to; `declared_statistics` finds
             those that a method declares.
         recounted_statistics: patterns of sums that a site counts afresh and of which only ratios
-            matter, as LCKD's elections. Adding their differences to the sum of all sites would
+            matter, such as LCKD's elections. Adding their differences to the sum of all sites would
             subtract that sum once for every site.
 
     Raises:
@@ -86,7 +87,7 @@ class ExchangeRules:
         for pattern in self.modality_parameters:
             if "{index}" not in pattern and "{name}" not in pattern:
                 raise ValueError(
-                    "modality_parameters: expected {index} or {name} where the modality's place or "
+                    "modality_parameters: expected {index} or {name} where the modality's index or "
                     f"name stands, got {pattern!r}"
                 )
         for pattern, axis in self.modality_axes.items():
@@ -102,7 +103,7 @@ class ExchangeRules:
                 ) from error
 
     def of_modality(self, pattern: str, index: int) -> str:
-        """Write a modality pattern out for the modality at this place."""
+        """Write a modality pattern out for the modality of this index."""
         # 1 is not to be found in 10, nor t1 in t1ce.
         numbered = pattern.replace("{index}", f"{index}(?!\\d)")
         return numbered.replace("{name}", f"{re.escape(self.modalities[index])}(?![^\\W_])")
@@ -152,7 +153,7 @@ class Exchange:
 
     def _part(self, key: str, value: Tensor) -> Part:
         rules = self.rules
-        # All of them are asked, because a pattern that another one outranks is not mistyped.
+        # All patterns are tried: one that another outranks is not mistyped.
         private = self._matches(rules.private_parameters, key)
         recounted = self._matches(rules.recounted_statistics, key)
         additive = self._matches(rules.additive_statistics, key)
@@ -203,7 +204,7 @@ class Exchange:
         return axis
 
     def held(self, cases: Mapping[str, int]) -> list[str]:
-        """List the keys that a site sends: all but private ones and what serves what it lacks.
+        """List the keys that a site sends: not private ones, nor those of modalities it lacks.
 
         Args:
             cases: {modality: how many of the site's training cases have it}.
@@ -226,13 +227,13 @@ class Exchange:
 
         Args:
             own: the site's state.
-            received: the global state; of what serves what the site lacks it may hold nothing.
+            received: the global state; it may lack the tensors of modalities that the site lacks.
             cases: as in `held`.
 
         Returns:
-            A new state. What is shared has the received values, in the site's own types: also what
-            serves modalities that it lacks, which sees what the site rebuilds of them. What is
-            private, or was not received, is the very tensor that it had.
+            A new state. Shared tensors have the received values, in the site's own types, also
+            those of modalities that the site lacks: scans that it rebuilds go through them. A
+            tensor that is private, or was not received, is the very one of `own`.
 
         Raises:
             ValueError: a key that the site holds is missing, or one is of another shape or not
@@ -247,20 +248,42 @@ class Exchange:
                 shape = None if value is None else tuple(value.shape)
                 raise ValueError(
                     f"the global model: expected {key!r} of shape {tuple(own[key].shape)}, got "
-                    f"{shape}. Server and site run another method or configuration."
+                    f"{shape}. Give server and site the same method and configuration."
                 )
             if value.is_floating_point() and not bool(value.isfinite().all()):
                 raise ValueError(
-                    f"the global model: expected finite numbers under {key!r}, got others. It is "
-                    "damaged; stop, and resume from an earlier checkpoint."
+                    f"the global model: expected finite numbers under {key!r}, got NaN or infinite "
+                    "ones. Stop the job, and resume it from an earlier checkpoint."
                 )
             state[key] = value.to(own[key])
         return state
 
+    def of_kind(self, kind: Kind, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Pick the tensors of a kind out of a state."""
+        return {key: state[key] for key, part in self.parts.items() if part.kind == kind}
+
+    def empty(self, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return a new state, whose additive statistics are zero and all else is as in `own`."""
+        zeros = {k: torch.zeros_like(v) for k, v in self.of_kind(Kind.ADDITIVE, own).items()}
+        return {**own, **zeros}
+
+    def add(self, own: Mapping[str, Tensor], received: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return a state whose additive statistics are the sum of both.
+
+        Args:
+            own: the site's state, with the statistics of its own cases alone.
+            received: the global state.
+
+        Returns:
+            A new state. Sums have the types of `own`; all else is the very tensor of `own`.
+        """
+        sums = {k: v + received[k].to(v) for k, v in self.of_kind(Kind.ADDITIVE, own).items()}
+        return {**own, **sums}
+
     def difference(
         self, own: Mapping[str, Tensor], received: Mapping[str, Tensor], cases: Mapping[str, int]
     ) -> dict[str, Tensor]:
-        """Compute what a site sends: by how much what it holds has moved since it was received.
+        """Compute what a site sends: by how much its tensors have moved since they were received.
 
         Args:
             own: the site's state after its training.
@@ -308,7 +331,7 @@ def block_weights(
 def declared_statistics(method: nn.Module) -> list[str]:
     """Find the additive statistics that a method and its parts declare, as exact patterns."""
     return [
-        f"^{re.escape(f'{place}.{name}' if place else name)}$"
-        for place, module in method.named_modules()
+        f"^{re.escape(f'{prefix}.{name}' if prefix else name)}$"
+        for prefix, module in method.named_modules()
         for name in getattr(module, "additive_statistics", ())
     ]

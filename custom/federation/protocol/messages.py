@@ -11,7 +11,7 @@ from federation.protocol.contribution import Contribution
 from federation.protocol.identity import read_identity
 from federation.protocol.tensors import as_tensor
 
-# Ours, beside NVFlare's own entries.
+# Our entry in a message's metadata, beside NVFlare's.
 ABOUT = "patchwork"
 CLIENT_NAME = "client_name"
 FACTS = "facts"
@@ -20,23 +20,26 @@ REFUSAL = "refusal"
 # Written by the filters: how many bytes went over the wire, and what privacy a site has left.
 WIRE_BYTES = "wire_bytes"
 PRIVACY = "privacy"
-# In what the server sends: its bundle, whose additive statistics are in the global ones, and the
-# stage.
+# The task of scoring the global model; the other tasks have the names of their stages.
+VALIDATE = "validate"
+# The metadata of what the server sends. The identity of its bundle:
 IDENTITY = "identity"
+# The sites whose additive statistics are part of the global ones:
 COUNTED_SITES = "counted_sites"
+# The name of the stage:
 STAGE = "stage"
-# One word for a federation from its first round to its last, over all jobs that resume it.
+# One word for a federation from its first round to its last, over all jobs that resume it:
 RUN = "run"
 
 
 def to_message(given: Contribution, facts: Mapping[str, Any] | None = None) -> FLModel:
-    """Write what a site sends; its name is NVFlare's affair, and the size the wire's.
+    """Write what a site sends. NVFlare adds the site's name, and the filters the size.
 
     The parameters are marked as differences, so that what a site lacks stays in the global model.
 
     Args:
         given: the contribution.
-        facts: what else the round's report should tell; plain values.
+        facts: more about the round, for the server's log; plain values.
     """
     about: dict[str, Any] = {"cases": dict(given.cases), "all_cases": given.all_cases}
     if facts:
@@ -50,7 +53,7 @@ def to_message(given: Contribution, facts: Mapping[str, Any] | None = None) -> F
 
 
 def refusal(reason: str) -> FLModel:
-    """Write that a site contributes nothing this time, and why."""
+    """Write why a site contributes nothing this time."""
     return FLModel(metrics={REFUSAL: reason})
 
 
@@ -78,24 +81,27 @@ def read_message(message: FLModel) -> Contribution:
     """Read what a site has sent.
 
     Raises:
-        ValueError: it is none of our contributions; with what it lacks.
+        ValueError: it is no contribution; the message says what it lacks.
     """
     site, about = sender(message), (message.meta or {}).get(ABOUT)
     if site is None:
-        raise ValueError("expected the name of the sender, which the controller notes, got none")
+        raise ValueError(
+            "expected a message with the sender's name, which the controller notes, got none"
+        )
     if message.params_type != ParamsType.DIFF or not _named(message.params):
         raise ValueError(
             f"expected differences ({ParamsType.DIFF.value}) by name, got {message.params_type}. "
-            "Send what `to_message` makes"
+            "Send what `to_message` makes."
         )
     if not isinstance(about, Mapping) or not _named(about.get("cases")):
         raise ValueError(
-            f"expected case counts under {ABOUT!r} in the metadata, got {about!r:.200}"
+            f"expected case counts under {ABOUT!r} in the metadata, got {about!r:.200}. Send what "
+            "`to_message` makes."
         )
     identity, size = about.get(IDENTITY), message.meta.get(WIRE_BYTES)
     return Contribution(
         site=site,
-        # What is no tensor is left for the check of the whole to name.
+        # `check_contribution` names what is no tensor.
         update={key: _tensor_or_as_is(value) for key, value in message.params.items()},
         cases=about["cases"],
         all_cases=about.get("all_cases"),
@@ -111,7 +117,7 @@ def _named(values: Any) -> bool:
 
 
 def _privacy(given: Any) -> dict[str, Any] | None:
-    """Keep plain values alone: what a site says of itself goes into a report."""
+    """Keep the plain values: they go into a report."""
     if not _named(given):
         return None
     return {key: value for key, value in given.items() if isinstance(value, int | float | str)}

@@ -1,4 +1,4 @@
-"""Scores of a site without names of patients, and the sites' scores brought together."""
+"""Scores of a site without names of patients, and the scores of all sites together."""
 
 from __future__ import annotations
 
@@ -25,25 +25,35 @@ def dice_sums(rows: Sequence[Score]) -> Sums:
     return sums
 
 
-def read_sums(value: Any, modalities: Sequence[str]) -> Sums:
-    """Read what a site has sent as its scores.
+def read_sums(value: Any, modalities: Sequence[str], site: str) -> Sums:
+    """Read the scores that a site has sent.
+
+    Args:
+        value: what came.
+        modalities: the vocabulary.
+        site: who sent it, for the message.
 
     Raises:
-        ValueError: it is none: a number outside its range, or a subset that the vocabulary lacks.
+        ValueError: these are no scores: a number outside its range, or a subset that the vocabulary
+            lacks.
     """
     known = {subset_name(subset, modalities) for subset in all_subsets(modalities)}
     if not isinstance(value, Mapping) or not set(value) <= known:
-        raise ValueError(f"expected scores by subset of {list(modalities)}, got {value!r:.200}")
-    for regions in value.values():
+        raise ValueError(
+            f"site {site}: expected scores by subset of {list(modalities)}, got {value!r:.200}"
+        )
+    for subset, regions in value.items():
         for entry in regions.values() if isinstance(regions, Mapping) else [None]:
             fine = isinstance(entry, list | tuple) and len(entry) == 2
             if not fine or not all(isinstance(number, int | float) for number in entry):
                 raise ValueError(
-                    f"expected a sum of Dice and a number of cases, got {entry!r:.100}"
+                    f"site {site}, subset {subset}: expected [sum of Dice, number of cases] for "
+                    f"each region, got {entry!r:.100}"
                 )
             if not math.isfinite(entry[0]) or not -1e-6 <= entry[0] <= entry[1] + 1e-6:
                 raise ValueError(
-                    f"expected a sum of Dice from 0 to its {entry[1]} cases, got {entry}"
+                    f"site {site}, subset {subset}: expected a sum of Dice from 0 to the number of "
+                    f"cases, {entry[1]}, got {entry[0]}"
                 )
     return {subset: {r: list(e) for r, e in by.items()} for subset, by in value.items()}
 
@@ -73,7 +83,7 @@ def mean_dice(sums: Sums) -> float | None:
 def table(sums: Sums, modalities: Sequence[str]) -> str:
     """Write scores in the papers' layout, see `bundle.evaluation.tables.markdown_table`."""
     regions = list(next(iter(sums.values())))
-    # The table is made of rows; one row that is the mean stands for its cases.
+    # One row, the mean, stands for all cases of a subset and region.
     rows = [
         Score("mean", subset, region, dice / cases, math.nan)
         for subset, by_region in sums.items()
@@ -84,7 +94,7 @@ def table(sums: Sums, modalities: Sequence[str]) -> str:
 
 
 def standing(by_site: Mapping[str, Sums]) -> dict[str, Any]:
-    """Say how a model does: mean over the sites, the worst of them, and each.
+    """Summarise the scores of a model: mean over the sites, the worst of them, and each.
 
     A site's score is over the subsets that its own cases form; sites without cases do not count.
 

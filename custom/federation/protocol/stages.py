@@ -12,9 +12,15 @@ from monai.bundle import ConfigWorkflow
 
 import bundle
 from bundle.data.datalist import SECTIONS
-from federation.protocol.identity import Identity, check_same, identify, read_identity
+from federation.protocol.identity import (
+    CONFIGS,
+    Identity,
+    check_same,
+    check_unchanged,
+    identify,
+    read_identity,
+)
 
-CONFIGS = "configs"
 _CONFIG_NAME = re.compile(r"\w+\.(json|yaml)")
 _STAGE_NAME = re.compile(r"[A-Za-z]\w*")
 # Not _target_ and its kin, which name what is run.
@@ -27,9 +33,9 @@ _MEANINGFUL = ("$", "@", "%")
 class Stage:
     """One training of a job.
 
-    A job names config files of the bundle that is installed at the site, and sets ids of theirs to
-    plain values. It cannot bring an expression, a reference or a class with it, so that nothing
-    runs at a site that is not installed there.
+    A job names config files of the bundle that is installed at the site, and sets their ids to
+    plain values. It cannot bring an expression, a reference or a class, so that a site runs only
+    what is installed there.
 
     Args:
         task: name of the task that asks for it, such as `train`. (NVFlare takes a dict with a
@@ -37,14 +43,14 @@ class Stage:
         configs: names of files in configs/, merged from left to right.
         rounds: how many rounds it lasts; 0 = it is only evaluated.
         local_epochs: a site's passes over its data in each round.
-        settings: ids of the configs and their plain values; pairs of the two do as well.
-        section: of a site's datalist, whose cases it scores the global model on.
-        identity: the bundle that the job was made with, `Identity` as a dict; None = whatever the
-            server has, which every site must have too.
+        settings: ids of the configs and their plain values, as a mapping or as pairs.
+        section: the section of a site's datalist on whose cases it scores the global model.
+        identity: the bundle that the job was made with, `Identity` as a dict; None = the one that
+            the server has. Every site must have it too.
 
     Raises:
-        ValueError: a name that is none, a number of rounds below 0 or of epochs below 1, or a
-            value that MONAI would run.
+        ValueError: a malformed name, a number of rounds below 0 or of epochs below 1, or a value
+            that MONAI would run.
     """
 
     task: str
@@ -81,7 +87,7 @@ class Stage:
 
     @property
     def epochs(self) -> int:
-        """How many passes a site makes in all, over which the learning rate falls."""
+        """How many passes a site makes in all; the learning rate falls over them."""
         return max(1, self.rounds * self.local_epochs)
 
     def to_dict(self) -> dict[str, Any]:
@@ -111,13 +117,13 @@ def read_stages(values: Sequence[Mapping[str, Any]]) -> dict[str, Stage]:
 
 
 def installed_identity(stage: Stage) -> Identity:
-    """Identify the installed bundle as this stage uses it.
+    """Identify the bundle that this process has loaded, as this stage uses it.
 
     Raises:
         ValueError: the job was made with another one; with the hashes of both.
         FileNotFoundError: as in `identify`.
     """
-    found = identify(bundle.ROOT, bundle.__version__, [f"{CONFIGS}/{n}" for n in stage.configs])
+    found = identify(stage.configs)
     if stage.identity is not None:
         check_same(read_identity(stage.identity), found)
     return found
@@ -128,11 +134,13 @@ def read_workflow(stage: Stage, overrides: Mapping[str, Any]) -> ConfigWorkflow:
 
     Args:
         stage: which configs.
-        overrides: ids and values that come last; of this program or this site, not of the job.
+        overrides: ids and values that come last: this program's or this site's, not the job's.
 
     Raises:
         FileNotFoundError: this installation lacks one of the configs.
+        ValueError: one of them has changed since this process started.
     """
+    check_unchanged(stage.configs)
     folder = Path(bundle.ROOT) / CONFIGS
     return ConfigWorkflow(
         config_file=[str(folder / name) for name in stage.configs],

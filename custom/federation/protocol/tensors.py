@@ -1,4 +1,4 @@
-"""Values as they come out of a message: tensors, NumPy arrays, or what stands for a file."""
+"""Values of a message: tensors, NumPy arrays, or references to tensors on disk."""
 
 from __future__ import annotations
 

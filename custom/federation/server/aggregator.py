@@ -6,9 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nvflare.app_common.abstract.fl_model import FLModel, ParamsType
-from nvflare.app_common.abstract.model import ModelLearnableKey
 from nvflare.app_common.aggregators.model_aggregator import ModelAggregator
-from nvflare.app_common.app_constant import AppConstants
 
 from federation.protocol.contribution import Contribution
 from federation.protocol.exchange import Exchange, ExchangeRules
@@ -22,11 +20,10 @@ ACCEPTED_SITES = "accepted_sites"
 
 
 class ModalityAggregator(ModelAggregator):
-    """Weighs each modality's parameters by the cases that have it, and refuses what is broken.
+    """Weighs each modality's parameters by the cases that have it; refuses broken contributions.
 
-    Arguments are plain values, because NVFlare writes them into the job's configuration. A
-    controller calls `begin` before each round; without that the model that NVFlare has loaded
-    tells names and shapes, anybody may contribute, and the first answer tells the round.
+    Arguments are plain values, because NVFlare writes them into the job's configuration. The
+    controller calls `begin` before each round.
 
     Args:
         modalities: the vocabulary, in channel order.
@@ -65,12 +62,12 @@ class ModalityAggregator(ModelAggregator):
     def begin(
         self, model: Mapping[str, Any], number: int, sites: Sequence[str] | None = None
     ) -> None:
-        """Start a round; what was collected and not aggregated is dropped.
+        """Start a round, and drop the contributions of one that was not aggregated.
 
         Args:
             model: the global model's parameters.
             number: the round.
-            sites: who is asked; None = anybody may contribute.
+            sites: the sites that are asked; None = any site may contribute.
 
         Raises:
             ValueError: as in `Exchange`.
@@ -88,25 +85,25 @@ class ModalityAggregator(ModelAggregator):
             True = taken.
 
         Raises:
-            RuntimeError: there is no global model to compare it with.
+            RuntimeError: no round has begun.
         """
-        current = self._current(model.current_round or 0)
+        current = self._current
         site = sender(model) or "an unknown sender"
         try:
             reason = current.offer(read_message(model))
         except ValueError as error:
             reason = current.refuse(site, str(error))
         if reason is None:
-            self.info(f"round {current.number}: took the contribution of {site}")
+            self.info(f"round {current.number}: accepted the contribution of {site}")
         else:
             self.warning(f"round {current.number}: refused the contribution of {site}: {reason}")
         return reason is None
 
     def refuse(self, site: str, reason: str) -> None:
-        """Note why a site has no part in the round."""
-        current = self._current(0)
+        """Note why a site does not contribute to the round."""
+        current = self._current
         current.refuse(site, reason)
-        self.warning(f"round {current.number}: nothing from {site}: {reason}")
+        self.warning(f"round {current.number}: {site} does not contribute: {reason}")
 
     @property
     def accepted(self) -> Mapping[str, Contribution]:
@@ -124,7 +121,7 @@ class ModalityAggregator(ModelAggregator):
         Its metadata names the sites whose contributions are in it, so that a site whose was not can
         tell.
         """
-        current, model = self._current(0), self._model
+        current, model = self._current, self._model
         commit: Commit = current.commit()
         self._report(commit.coverage)
         self._round = None
@@ -136,25 +133,17 @@ class ModalityAggregator(ModelAggregator):
         )
 
     def reset_stats(self) -> None:
-        """Drop a round that has been aggregated; one that `begin` has just started is kept."""
-        if self._round is not None and (self._round.accepted or self._round.refused):
-            self._round = None
+        """Drop the round; NVFlare's interface asks for it."""
+        self._round = None
 
-    def _current(self, number: int) -> Round:
+    @property
+    def _current(self) -> Round:
         if self._round is None:
-            self.begin(self._loaded_model(), number)
-        return self._round
-
-    def _loaded_model(self) -> Mapping[str, Any]:
-        if self._model is not None:
-            return self._model
-        loaded = self.fl_ctx.get_prop(AppConstants.GLOBAL_MODEL) if self.fl_ctx else None
-        if not loaded:
             raise RuntimeError(
-                "expected a global model to compare contributions with, got none. Let the "
-                "controller call begin(model, number, sites) before each round."
+                "expected a round to be under way, got none. Let the controller call "
+                "begin(model, number, sites) before each round."
             )
-        return loaded[ModelLearnableKey.WEIGHTS]
+        return self._round
 
     def _report(self, coverage: Coverage) -> None:
         self.info(coverage.to_markdown())

@@ -1,4 +1,4 @@
-"""From a federation's state at the server to the bundle's models/model.pt."""
+"""Makes the bundle's models/model.pt of a federation's state at the server."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from bundle.training.best import BestModel
+from bundle.training.files import read_checkpoint
 from federation.protocol.tensors import as_state
 
 logger = logging.getLogger(__name__)
@@ -35,17 +34,11 @@ def read_server_state(path: str | Path) -> dict[str, Tensor]:
             f"expected the server's checkpoint in {path}, found no such file. A federation writes "
             "it after each round."
         )
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (EOFError, RuntimeError, UnpicklingError) as error:
-        reason = (str(error) or "it ends too early").splitlines()[0]
-        raise ValueError(
-            f"{path} cannot be read as a checkpoint ({reason}). Copy it again."
-        ) from error
-    if isinstance(content, Mapping) and isinstance(content.get(_NESTED), Mapping):
+    content: Mapping[str, Any] = read_checkpoint(path, "cpu")
+    if isinstance(content.get(_NESTED), Mapping):
         content = content[_NESTED]
-    if not isinstance(content, Mapping) or not content:
-        raise ValueError(f"{path}: expected a state dict, got {type(content).__name__}")
+    if not content:
+        raise ValueError(f"{path}: expected a state dict, got an empty one. Copy the file again.")
     return as_state(content, str(path))
 
 
@@ -69,8 +62,8 @@ def network_state(state: Mapping[str, Tensor], network: nn.Module, whose: str) -
         wrong = sorted((set(own) | set(found)) - set(right))
         raise ValueError(
             f"{whose}: {len(right)} of the network's {len(own)} tensors are there, of the right "
-            f"shape and finite; for instance {wrong[0]!r} is not. Give the overlay that the "
-            "federation was run with."
+            f"shape and finite; for instance {wrong[0]!r} is not. Give the configs and settings of "
+            "the federation's stage."
         )
     return {key: found[key] for key in own}
 
@@ -92,8 +85,8 @@ def export_model(
         network: the deployed network of the same config; it is given the weights.
         target: usually `models/model.pt`; the note has the same name with `.json`.
         made_for, made_with: the config's, see `bundle.training.best.BestModel`.
-        private_parameters: patterns over the method's keys of what never left the sites: of it the
-            server only has what it started with, which is logged as a warning.
+        private_parameters: patterns over the method's keys of tensors that never left the sites.
+            The server has only their first values, which is logged as a warning.
 
     Returns:
         "N of N tensors".
@@ -109,7 +102,7 @@ def export_model(
     if untrained:
         logger.warning(
             f"{len(untrained)} tensors of {target} never left the sites and are as the federation "
-            f"started, {untrained[0]!r} for instance: take a site's model where they matter"
+            f"started, {untrained[0]!r} for instance. Use a site's own model if you need them."
         )
     loaded = f"{len(state)} of {len(network.state_dict())} tensors"
     logger.info(f"wrote {loaded} from {source} to {target}")

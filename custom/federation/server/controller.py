@@ -23,6 +23,7 @@ from federation.protocol.messages import (
     IDENTITY,
     RUN,
     STAGE,
+    VALIDATE,
     read_facts,
     read_refusal,
     sender,
@@ -33,17 +34,15 @@ from federation.server.aggregator import ModalityAggregator
 from federation.server.quorum import Quorum
 from federation.server.round_log import RoundLog
 
-VALIDATE = "validate"
 BEST_SCORE = "best_score"
 
 
 class ModalityFedAvg(FedAvg):
-    """Asks every site in every round, and commits what comes in time.
+    """Asks every site in every round, and commits the contributions that come in time.
 
-    One site's failure is that site's: it is noted with its reason and asked again in the next
-    round. A round that gets too few contributions is asked again, and after `attempts` the job
-    stops with all finished rounds kept. After every round the state is on disk before the next one
-    begins.
+    A site that fails stops nobody else: its reason is logged, and it is asked again in the next
+    round. A round that gets too few contributions is asked again; after `attempts` the job stops,
+    and all finished rounds are kept. The state of a round is on disk before the next one begins.
 
     Args:
         aggregator: takes and weighs the contributions.
@@ -119,10 +118,10 @@ class ModalityFedAvg(FedAvg):
         first = self._first_round(model)
         self.current_round = first
         if first >= self.num_rounds and self.validate_last:
-            # Nothing is left to train: say how the model does that there is.
+            # Nothing is left to train: score the model as it is.
             self._validate(model, self.num_rounds)
             if not any(self._scores.values()):
-                self.panic(f"no site has scored the model: {self._unscored or 'none has cases'}")
+                self.panic(f"no site has scored the model: {self._unscored or 'no site has cases'}")
                 return
         for number in range(first, self.num_rounds):
             self.current_round = number
@@ -132,11 +131,11 @@ class ModalityFedAvg(FedAvg):
             if self._is_due(number + 1):
                 self._validate(model, number + 1)
         if self.num_rounds:
-            self.info(f"exported {self.persistor.export(self.export)} as {self.export}")
+            self.info(f"wrote {self.persistor.export(self.export)} to {self.export}")
         self._hand_out()
 
     def _first_round(self, model: FLModel) -> int:
-        """Say where to begin, and give a new federation its word."""
+        """Find the first round to run, and give a new federation its `RUN` word."""
         meta = dict(model.meta or {})
         first = int(meta["current_round"]) + 1 if self.persistor.resumed else 0
         meta.setdefault(RUN, uuid.uuid4().hex)
@@ -148,7 +147,9 @@ class ModalityFedAvg(FedAvg):
         model.meta = meta
         self._best = meta.get(BEST_SCORE)
         if first:
-            self.info(f"stage {self.stage}: resuming with round {first} of {self.num_rounds}")
+            self.info(
+                f"stage {self.stage}: the job goes on with round {first} of {self.num_rounds}"
+            )
         return first
 
     def _is_due(self, rounds: int) -> bool:
@@ -172,13 +173,13 @@ class ModalityFedAvg(FedAvg):
                 return self._commit(model)
             self.warning(
                 f"round {self.current_round}, attempt {attempt} of {self.attempts}: "
-                f"{len(accepted)} contributions, expected at least {self.min_sites}; refused: "
-                f"{dict(refused)}. Nothing is committed"
+                f"expected at least {self.min_sites} contributions, got {len(accepted)}. Refused: "
+                f"{dict(refused)}. The model stays as it was"
             )
         self.panic(
             f"round {self.current_round} got fewer than {self.min_sites} contributions "
             f"{self.attempts} times. The state after round {self.current_round - 1} is in "
-            f"{self.persistor.folder}: resume from it once the sites are back"
+            f"{self.persistor.folder}. Resume the job when the sites are back."
         )
         return None
 
@@ -224,7 +225,7 @@ class ModalityFedAvg(FedAvg):
             if reached_at is None and reached():
                 reached_at = now
             if self.quorum.over(now, started, reached_at):
-                self.info(f"task {task}: not waiting any longer for those who are missing")
+                self.info(f"task {task}: the server waits no longer for the other sites")
                 self.cancel_all_tasks()
                 break
             time.sleep(self._task_check_period)
@@ -255,7 +256,7 @@ class ModalityFedAvg(FedAvg):
     def _accept_train_result(
         self, client_name: str, result: Shareable, fl_ctx: FLContext, is_unknown_task: bool = False
     ) -> bool:
-        """Note whose trainer failed, as the report says why somebody is missing."""
+        """Note whose trainer failed: the report says why a site is missing."""
         fine = super()._accept_train_result(client_name, result, fl_ctx, is_unknown_task)
         if not fine and not is_unknown_task:
             with self._lock:
@@ -263,7 +264,7 @@ class ModalityFedAvg(FedAvg):
         return fine
 
     def _commit(self, model: FLModel) -> FLModel:
-        """Move the global model, and have it on disk before anything else happens."""
+        """Update the global model, and write it to disk before anything else happens."""
         with self._lock:
             accepted = self.aggregator.accepted
             result = self._get_aggregated_result()
@@ -284,7 +285,7 @@ class ModalityFedAvg(FedAvg):
         return model
 
     def _validate(self, model: FLModel, rounds: int) -> None:
-        """Have the sites score the global model, each on its own held-out cases; keep the best."""
+        """Let the sites score the global model on their own held-out cases; keep the best model."""
         self._set_round(model)
         self._scores, self._unscored = {}, {}
         sites = self.sample_clients(None)
@@ -292,15 +293,15 @@ class ModalityFedAvg(FedAvg):
             return
         found = standing(self._scores)
         self.log.note_validation(rounds, self._scores, found, self._unscored)
-        self.info(f"after {rounds} rounds: {found}")
+        self.info(f"scores after {rounds} rounds: {found}")
         worst = found["worst"]
-        # A mean hides the site that the federation does nothing for: the worst one counts half.
+        # A mean hides a site that gains nothing from the federation: the worst one counts half.
         score = None if worst is None else (found["mean"] + worst) / 2
         if score is not None and self.num_rounds and (self._best is None or score > self._best):
             self._best = model.meta[BEST_SCORE] = score
             learnable = make_model_learnable(model.params, model.meta)
             self.persistor.save_best(learnable, self.fl_ctx)
-            self.info(f"best so far: {score:.4f}, mean and worst site")
+            self.info(f"this is the best model so far: {score:.4f}, average of mean and worst site")
 
     def _has_scores(self) -> bool:
         return self.quorum.enough(len(self._scores))
@@ -311,7 +312,9 @@ class ModalityFedAvg(FedAvg):
             sums = (
                 None
                 if reason
-                else read_sums((message.metrics or {}).get("dice"), self.aggregator.modalities)
+                else read_sums(
+                    (message.metrics or {}).get("dice"), self.aggregator.modalities, site
+                )
             )
         except ValueError as error:
             reason = str(error)

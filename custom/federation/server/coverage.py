@@ -22,7 +22,7 @@ class Share:
         tensors: how many it sent.
         bytes: how much travelled.
         norm: L2 norm of its parameters' update.
-        privacy: what its privacy filter says of itself; None = it had none.
+        privacy: what its privacy filter reports; None = it had none.
     """
 
     cases: dict[str, int]
@@ -35,7 +35,7 @@ class Share:
 
 @dataclass(frozen=True)
 class Coverage:
-    """What a round came to.
+    """The result of a round.
 
     Attributes:
         round: its number.

@@ -1,4 +1,4 @@
-"""Where the global model comes from, and where the server keeps it."""
+"""Builds the global model, and keeps it at the server."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class BundlePersistor(PTFileModelPersistor):
         federation: the federation's name.
         stage: the training, as `Stage.to_dict` writes it.
         resume: True = go on from the last round that was committed.
-        pretrained: a stage of this federation that came before, whose network starts the part of
-            this one's that is pre-trained; None = none.
+        pretrained: an earlier stage of this federation, whose network starts the configs'
+            `pretrained_part`; None = none.
 
     Raises:
         ValueError: as in `Stage`.
@@ -88,7 +88,7 @@ class BundlePersistor(PTFileModelPersistor):
         self.source_ckpt_file_full_name = str(last) if self.resume and last.is_file() else None
         if self.source_ckpt_file_full_name is None:
             if self.resume:
-                logger.info(f"nothing to resume in {last}: the federation starts at round 0")
+                logger.info(f"found no {last} to resume: the federation starts at round 0")
             self._set_aside()
             if self.pretrained is not None:
                 self._start_from(self._root / self.pretrained)
@@ -114,7 +114,13 @@ class BundlePersistor(PTFileModelPersistor):
 
     def _start_from(self, folder: Path) -> None:
         """Start the network's pre-trained part from the state of an earlier stage."""
-        load_pretrained(self.model.network.autoencoder, str(folder / PRETRAINED))
+        part = self.workflow.parser.get_parsed_content("pretrained_part")
+        if part is None:
+            raise ValueError(
+                f"stage {self.training.task}: expected a network with a part that is pre-trained "
+                f"('pretrained_part' of its configs), got none. Leave out the stage {folder.name}."
+            )
+        load_pretrained(part, str(folder / PRETRAINED))
 
     def save_best(self, learnable: ModelLearnable, fl_ctx: FLContext) -> None:
         """Keep a state as the best so far, beside the last one."""

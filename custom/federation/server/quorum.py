@@ -1,4 +1,9 @@
-"""When a round has waited long enough."""
+"""When a round has waited long enough.
+
+NVFlare's `broadcast_model(min_responses, timeout, wait_time_after_min_received)` counts answers. An
+answer may be a refusal, or be refused; a round needs contributions that were accepted, and enough
+of them from sites that have each modality.
+"""
 
 from __future__ import annotations
 

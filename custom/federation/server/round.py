@@ -18,7 +18,7 @@ _UNMOVED = -0.0
 
 
 class Commit(NamedTuple):
-    """What a round came to.
+    """The result of a round.
 
     Attributes:
         update: differences by key, in the types of the state; a key that nobody holds is not there.
@@ -32,14 +32,15 @@ class Commit(NamedTuple):
 class Round:
     """Collect the contributions of one round.
 
-    Nothing is added up before `commit`, so what is refused has left no trace. The order of arrival
-    does not matter, not even to the last bit: sites are added in the order of their names.
+    Nothing is added up before `commit`, so that a refused contribution changes nothing. The order
+    of arrival does not matter, not even to the last bit: sites are added in the order of their
+    names.
 
     Args:
         exchange: the rules for the method.
         state: the method's state at the server, by the keys of `exchange`; only shapes and types
             are read.
-        sites: who was asked; None = anybody may contribute.
+        sites: the sites that were asked; None = any site may contribute.
         number: the round.
         identity: the job's bundle; None = any.
         norm_bound: largest L2 norm of a contribution's parameters; None = any. Noise for privacy
@@ -74,12 +75,12 @@ class Round:
         except ValueError as error:
             return self.refuse(given.site, str(error))
         self.accepted[given.site] = given
-        # What a site sends again, and rightly now, is no longer refused.
+        # A site may send again what was refused at first.
         self.refused.pop(given.site, None)
         return None
 
     def refuse(self, site: str, reason: str) -> str:
-        """Note why something of a site cannot be taken; what it sent before stays."""
+        """Note why a site's contribution is refused; an accepted one of before stays."""
         self.refused[site] = reason
         return reason
 
@@ -93,7 +94,7 @@ class Round:
         check_contribution(given, self.exchange, self.state, self.identity, self.norm_bound)
 
     def commit(self) -> Commit:
-        """Bring together what was taken; without a contribution nothing moves."""
+        """Combine the accepted contributions; without any, nothing moves."""
         taken = [self.accepted[site] for site in sorted(self.accepted)]
         update = {}
         for key, part in self.exchange.parts.items():

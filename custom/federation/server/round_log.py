@@ -45,7 +45,7 @@ class RoundLog:
             attempt: from 1.
             committed: True = the global model has moved.
             started: when it started, `time.monotonic`.
-            facts: what the sites told of it.
+            facts: what the sites report, by site.
             accepted: the contributions that were taken.
             refused: why others were not.
         """
@@ -67,7 +67,7 @@ class RoundLog:
         found: Mapping[str, Any],
         refused: Mapping[str, str],
     ) -> None:
-        """Add how the model does after so many rounds, and write its tables.
+        """Add the model's scores after a number of rounds, and write its tables.
 
         Args:
             rounds: how many rounds it has behind it.

@@ -12,7 +12,7 @@ from bundle.atomic import written_atomically
 
 
 def draw_rounds(validations: Sequence[Mapping[str, Any]], path: str | Path) -> None:
-    """Draw how the global model did at each site after so many rounds.
+    """Draw the global model's scores at each site over the rounds.
 
     Args:
         validations: what `federation.server.round_log` noted, in the order of the rounds.

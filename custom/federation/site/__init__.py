@@ -1,1 +1,1 @@
-"""One hospital: the trainer, its state, and what it keeps to itself."""
+"""One hospital: the trainer, its state, and what must not leave it."""

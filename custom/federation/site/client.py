@@ -26,17 +26,23 @@ from bundle import root_of
 from federation.protocol.contribution import Contribution
 from federation.protocol.exchange import Kind
 from federation.protocol.identity import check_same, read_identity
-from federation.protocol.messages import COUNTED_SITES, IDENTITY, RUN, STAGE, refusal, to_message
+from federation.protocol.messages import (
+    COUNTED_SITES,
+    IDENTITY,
+    RUN,
+    STAGE,
+    VALIDATE,
+    refusal,
+    to_message,
+)
 from federation.protocol.stages import Stage, installed_identity, read_stages
 from federation.protocol.tensors import as_state
 from federation.settings import Site, find_site
-from federation.site.confidential import find_secrets, identifiers
 from federation.site.local_training import LocalTraining, peak_memory_mib
+from federation.site.patient_names import identifiers, presentable
 from federation.site.state import SiteState
 
 logger = logging.getLogger(__name__)
-
-VALIDATE = "validate"
 
 
 class Client:
@@ -56,8 +62,8 @@ class Client:
     def answer(self, task: str, message: FLModel) -> FLModel:
         """Do a task, and return what is sent back: a contribution, scores, or why there is none.
 
-        A failed task leaves the site ready for the next one. What went wrong is in the site's log;
-        what is sent of it names no patient and no path.
+        A failed task leaves the site ready for the next one. The site's log says what went wrong;
+        the answer names no patient and no path.
         """
         try:
             if task == VALIDATE:
@@ -65,8 +71,10 @@ class Client:
             return self._train(self._stage(task), message)
         except Exception as error:
             cause = root_of(error)
-            logger.exception(f"{self.site.name}: no contribution to {task}")
-            # Whatever was half done is built anew for the next task, from the checkpoint.
+            logger.exception(
+                f"{self.site.name} failed in the task {task}, and sends the reason only"
+            )
+            # The next task builds the training anew, from the checkpoint: this one is half done.
             self._current = None
             gc.collect()
             return refusal(presentable(cause, self._names()))
@@ -101,8 +109,8 @@ class Client:
     def _listed(self) -> int | None:
         """Count the training cases of the datalist; None = it cannot be read here.
 
-        Before the configs read it, whose own complaint about an empty list names a file, and is
-        therefore not told to the server.
+        The configs complain of an empty list too, but their message names a file, so that the
+        server would not be told.
         """
         content = self._datalist()
         return len(content.get("training") or ()) if isinstance(content, Mapping) else None
@@ -128,11 +136,14 @@ class Client:
         started, number = time.monotonic(), message.current_round or 0
         training = self._open(stage, message)
         received = as_state(message.params, "the global model")
-        training.place(received)
-        collected = self._collect(training, received, message)
-        if collected and not _filled(training, received):
-            # Others' statistics are not there yet; training before they are would learn without.
-            logger.info(f"{self.site.name}: sends its statistics; training follows in later rounds")
+        training.load_global(received)
+        collected = self._add_statistics(training, received, message)
+        global_sums = training.exchange.of_kind(Kind.ADDITIVE, received)
+        if collected and not any(bool(value.any()) for value in global_sums.values()):
+            # Training waits for the statistics of the other sites.
+            logger.info(
+                f"{self.site.name} sends its statistics in this round, and trains in later ones"
+            )
         else:
             training.train(number)
         notes = self._keep(training, message)
@@ -154,24 +165,20 @@ class Client:
         }
         return to_message(given, facts)
 
-    def _collect(
+    def _add_statistics(
         self, training: LocalTraining, received: Mapping[str, Tensor], message: FLModel
     ) -> bool:
         """Add this site's statistics to the global ones, unless they are in them."""
-        additive = any(part.kind == Kind.ADDITIVE for part in training.exchange.parts.values())
+        exchange = training.exchange
+        additive = any(part.kind == Kind.ADDITIVE for part in exchange.parts.values())
         if not additive or self.site.name in (message.meta or {}).get(COUNTED_SITES, ()):
             return False
-        if not training.collect():
+        if not training.count_statistics():
             raise ValueError(
-                "expected the method to collect its additive statistics, but its collect() does not"
+                "expected the method to count its additive statistics, but its add_statistics() "
+                "returned False"
             )
-        state = training.method.state_dict()
-        total = {
-            key: value + received[key].to(value)
-            for key, value in state.items()
-            if training.exchange.parts[key].kind == Kind.ADDITIVE
-        }
-        training.method.load_state_dict({**state, **total})
+        training.method.load_state_dict(exchange.add(training.method.state_dict(), received))
         return True
 
     def _keep(self, training: LocalTraining, message: FLModel) -> list[str]:
@@ -186,7 +193,7 @@ class Client:
     def _validate(self, message: FLModel) -> FLModel:
         stage = self._stage(str((message.meta or {}).get(STAGE)))
         training = self._open(stage, message)
-        training.place(as_state(message.params, "the global model"))
+        training.load_global(as_state(message.params, "the global model"))
         return FLModel(metrics={"dice": training.score(), "peak_memory_mib": peak_memory_mib()})
 
     def _names(self) -> Collection[str] | None:
@@ -200,30 +207,8 @@ class Client:
             return None
 
 
-def presentable(error: BaseException, names: Collection[str] | None) -> str:
-    """Say what went wrong without a patient's name or a path.
-
-    Args:
-        error: what went wrong.
-        names: what must not be told; None = nobody knows, so nothing is.
-    """
-    text = f"{type(error).__name__}: {error}"
-    if names is None or find_secrets(text, names):
-        return f"{type(error).__name__}, of which the site's own log tells more"
-    return text
-
-
 def _run(message: FLModel) -> str:
     return str((message.meta or {}).get(RUN))
-
-
-def _filled(training: LocalTraining, received: Mapping[str, Tensor]) -> bool:
-    """True = the global additive statistics hold something."""
-    return any(
-        bool(received[key].any())
-        for key, part in training.exchange.parts.items()
-        if part.kind == Kind.ADDITIVE
-    )
 
 
 def main(arguments: Mapping[str, Any], make: Callable[..., Client] = Client) -> None:
@@ -243,7 +228,7 @@ def main(arguments: Mapping[str, Any], make: Callable[..., Client] = Client) -> 
             try:
                 client = make(find_site(flare.get_site_name()), **arguments)
             except Exception as error:
-                logger.exception("this site takes no part")
+                logger.exception("this site cannot take part in the job")
                 flare.send(refusal(presentable(error, ())))
                 continue
         flare.send(client.answer(flare.get_task_name(), message))

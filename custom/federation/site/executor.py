@@ -104,7 +104,7 @@ class BundleTrainer(ClientAPIExecutor):
         if ending or not self._has_died(backend):
             return False
         self.log_warning(
-            fl_ctx, f"the trainer has died ({backend._abort_reason}): starting another"
+            fl_ctx, f"the trainer has died ({backend._abort_reason}): another one is started"
         )
         backend._abort, backend._abort_reason = False, None
         try:

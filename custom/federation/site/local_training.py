@@ -27,14 +27,6 @@ from federation.settings import Site
 
 logger = logging.getLogger(__name__)
 
-# Handlers of a training that nobody interrupts: here the server chooses, keeps and hands out.
-NOT_IN_ROUNDS = (
-    "bundle.training.weights.PretrainedLoader",
-    "bundle.training.best.FinalModel",
-    "bundle.training.state.TrainingState",
-    "ValidationHandler",
-)
-_EPOCH_SEED = "bundle.training.engine.EpochSeed"
 _KIB_PER_MIB = 1024
 
 
@@ -55,7 +47,7 @@ class LocalTraining:
         self.stage, self.site = stage, site
         self.workflow = read_workflow(stage, self._overrides(stage, site, str(folder)))
         self.parser = self.workflow.parser
-        self._prepare_handlers()
+        self._adapt()
         check_writable(str(folder))
         self.workflow.initialize()
         self.modalities = list(self._get("modalities"))
@@ -78,15 +70,16 @@ class LocalTraining:
             "validate#handlers": [],
         }
 
-    def _prepare_handlers(self) -> None:
-        """Leave out what a round has no use for, and draw other random numbers than other sites."""
+    def _adapt(self) -> None:
+        """Leave out the handlers that rounds do not have, and draw other numbers than other sites.
+
+        The configs name these handlers: the server starts, chooses and keeps the model instead.
+        """
+        left_out = self.parser.get("train#not_in_rounds", ())
         handlers = self.parser["train#handlers"]
-        kept = [h for h in handlers if h.get("_target_") not in NOT_IN_ROUNDS]
-        for handler in kept:
-            if handler.get("_target_") == _EPOCH_SEED:
-                seed, site = int(self.parser["seed"]), zlib.crc32(self.site.name.encode())
-                handler["seed"] = epoch_seed(seed, site)
-        self.parser["train#handlers"] = kept
+        self.parser["train#handlers"] = [h for h in handlers if h.get("_target_") not in left_out]
+        own = zlib.crc32(self.site.name.encode())
+        self.parser["epoch_seed"] = epoch_seed(int(self.parser["seed"]), own)
 
     def _get(self, name: str) -> Any:
         return self.parser.get_parsed_content(name)
@@ -110,19 +103,19 @@ class LocalTraining:
         """The config's trainer."""
         return self._get("train#trainer")
 
-    def place(self, received: Mapping[str, Tensor]) -> None:
-        """Put the global parameters that this site holds in place; all of them, or none.
+    def load_global(self, received: Mapping[str, Tensor]) -> None:
+        """Load the global state: all that is shared of it, or nothing.
 
         Raises:
             ValueError: they are damaged or another method's; the site's model is as it was.
         """
         state = self.exchange.take(self.method.state_dict(), received, self.cases)
         self.method.load_state_dict(state)
-        self.method.follow()
+        self.method.after_global_update()
         self._freeze_what_is_lacking()
 
     def _freeze_what_is_lacking(self) -> None:
-        """Let training see by the encoders of modalities that the site lacks, and not change them.
+        """Do not train the encoders of modalities that the site lacks.
 
         A completed case goes through them too, and would teach them what rebuilt scans look like.
         """
@@ -131,22 +124,18 @@ class LocalTraining:
             if served is not None and not self.cases[self.modalities[served]]:
                 value.requires_grad_(False)
 
-    def collect(self) -> bool:
-        """Set the additive statistics to those of this site's cases alone; False = it has none."""
-        self._empty_statistics()
+    def count_statistics(self) -> bool:
+        """Set the additive statistics to those of this site's cases alone.
+
+        Returns:
+            True = done; False = the method has no such statistics.
+        """
+        self.method.load_state_dict(self.exchange.empty(self.method.state_dict()))
         self.engine.state.epoch = 0
         for handler in self._get("train#handlers"):
             if isinstance(handler, EpochSeed):
                 handler(self.engine)
-        return bool(self.method.collect(self.engine.data_loader, self.engine.state.device))
-
-    def _empty_statistics(self) -> None:
-        empty = {
-            key: torch.zeros_like(value)
-            for key, value in self.method.state_dict().items()
-            if self.exchange.parts[key].kind == Kind.ADDITIVE
-        }
-        self.method.load_state_dict({**self.method.state_dict(), **empty})
+        return bool(self.method.add_statistics(self.engine.data_loader, self.engine.state.device))
 
     def train(self, number: int) -> None:
         """Train round `number`, counted from 0: the stage's epochs from there on.
@@ -162,13 +151,13 @@ class LocalTraining:
         engine.run()
 
     def _catch_up(self, epoch: int) -> None:
-        """Bring the learning rate to where the others' is, after rounds that were missed.
+        """Step the learning rate to this epoch's.
 
-        And to the right place on the schedule in a new process, whose scheduler stands at 0.
+        A site that missed rounds is behind, and the scheduler of a new process stands at 0.
         """
         scheduler = self._get("lr_scheduler")
         with warnings.catch_warnings():
-            # A scheduler minds being stepped before the optimiser; that happened elsewhere.
+            # A scheduler warns if the optimiser was not stepped before; another process did that.
             warnings.simplefilter("ignore", UserWarning)
             while scheduler.last_epoch < epoch:
                 scheduler.step()
@@ -186,11 +175,7 @@ class LocalTraining:
 
     def own_state(self) -> dict[str, Any]:
         """Return what stays at the site: private tensors and the optimiser's state."""
-        private = {
-            key: value
-            for key, value in self.method.state_dict().items()
-            if self.exchange.parts[key].kind == Kind.PRIVATE
-        }
+        private = self.exchange.of_kind(Kind.PRIVATE, self.method.state_dict())
         return {"private": private, "optimizer": self._get("optimizer").state_dict()}
 
     def take_up(self, content: Mapping[str, Any]) -> None:
@@ -200,12 +185,15 @@ class LocalTraining:
         own = self.method.state_dict()
         private = content["private"]
         if any(key not in own or own[key].shape != value.shape for key, value in private.items()):
-            logger.warning("the site's state is of another method: it starts anew")
+            logger.warning(
+                "expected the state of this method, found another one's: the site starts without "
+                "its private parameters and its optimiser"
+            )
             return
         self.method.load_state_dict({**own, **private})
         optimizer, scheduler = self._get("optimizer"), self._get("lr_scheduler")
         optimizer.load_state_dict(content["optimizer"])
-        # The schedule is the job's: one that resumes another may have more rounds.
+        # A job that resumes another may have more rounds, and so another schedule.
         for group, rate in zip(optimizer.param_groups, scheduler.base_lrs, strict=True):
             group["lr"] = rate
 
@@ -222,7 +210,8 @@ def read_exchange(workflow: ConfigWorkflow, method: nn.Module) -> Exchange:
     if rules is None:
         raise ValueError(
             "expected 'exchange' in the stage's configs, which says what sites share, got none. "
-            "Add configs/federation.yaml, or the method's own."
+            "Add federation.yaml to the job's configs, or the method's own overlay, such as "
+            "federation_lckd.yaml."
         )
     modalities = parser.get_parsed_content("modalities")
     exchange = Exchange(ExchangeRules(modalities, **rules), method.state_dict())
@@ -234,8 +223,8 @@ def read_exchange(workflow: ConfigWorkflow, method: nn.Module) -> Exchange:
     ]
     if missing:
         raise ValueError(
-            f"expected a rule for the statistics {missing} under exchange#additive_statistics or "
-            "exchange#recounted_statistics, got none"
+            f"expected a rule for the statistics {missing}, got none. Name them under "
+            "exchange#additive_statistics or exchange#recounted_statistics."
         )
     return exchange
 

@@ -1,16 +1,13 @@
-"""What a site keeps for itself from round to round, in one file that is whole or not there."""
+"""A site's own state from round to round, in one file that is whole or does not exist."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
-import torch
-
-from bundle.training.files import keep_previous, save_atomically
+from bundle.training.files import keep_previous, read_checkpoint, save_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -21,8 +18,8 @@ FILE = "site_state.ckpt"
 class SiteState:
     """The checkpoint of one site in one stage: private tensors and optimiser.
 
-    A trainer that was killed and started again goes on from it, and so does a job that resumes one
-    that was lost, which has the same name.
+    A trainer that is killed and started again goes on from it, and so does a job that resumes an
+    earlier one of the same federation.
 
     Args:
         folder: the stage's folder at the site.
@@ -42,22 +39,20 @@ class SiteState:
     def load(self, run: str) -> dict[str, Any]:
         """Read what there is of a federation's run; {} where there is nothing.
 
-        What another federation left is kept as `.previous` and not read. A state that cannot be
-        read is no reason to stop: everything but what is private comes from the server.
+        The state of another federation is kept as `.previous` and not read. A state that cannot be
+        read stops nothing: all tensors that are not private come from the server.
         """
         if not self.path.exists():
             return {}
         try:
-            content = torch.load(self.path, map_location="cpu", weights_only=True)
-        except (EOFError, RuntimeError, UnpicklingError, OSError) as error:
-            logger.warning(
-                f"the state in {self.path} cannot be read ({error}): private parameters and the "
-                "optimiser start anew"
-            )
+            content = read_checkpoint(self.path, "cpu")
+        except (ValueError, OSError) as error:
+            logger.warning(f"the site starts without its private parameters and optimiser: {error}")
             return {}
         if content.get("run") != run:
             keep_previous(self.path)
             self.path.unlink()
             return {}
-        logger.info(f"going on from the state after round {content.get('round')} in {self.path}")
-        return dict(content)
+        number = content.get("round")
+        logger.info(f"the site goes on from its state after round {number} in {self.path}")
+        return content

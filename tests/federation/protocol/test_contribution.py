@@ -59,7 +59,7 @@ def test_a_key_that_the_model_lacks_is_named(contribute, exchange, state):
 
 def test_a_private_key_is_named(contribute, exchange, state):
     given = contribute(moved={"network.norm.weight": torch.ones(2)})
-    assert refusal(given, exchange, state) == "it holds what is private: 'network.norm.weight'"
+    assert refusal(given, exchange, state) == "it holds private tensors: 'network.norm.weight'"
 
 
 def test_an_encoder_without_cases_is_named(contribute, exchange, state):
@@ -102,9 +102,9 @@ def test_case_counts_must_make_sense(contribute, exchange, state, cases, all_cas
 def test_another_bundle_is_refused_with_both_shown(contribute, exchange, state):
     given = contribute(identity=OURS._replace(code="dead"))
     assert refusal(given, exchange, state, identity=OURS).startswith(
-        "another bundle than the job's: expected code c0de, got dead."
+        "the bundle differs from the job's: expected code c0de, got dead."
     )
-    assert "does not tell" in refusal(contribute(), exchange, state, identity=OURS)
+    assert "does not say" in refusal(contribute(), exchange, state, identity=OURS)
 
 
 def test_its_size_is_what_travelled_or_what_it_holds(contribute):

@@ -187,3 +187,36 @@ def test_declared_statistics_are_found_wherever_they_lie():
     parts = Exchange(rules, method.state_dict()).parts
     assert len(parts) == 4
     assert {part.kind for part in parts.values()} == {Kind.ADDITIVE}
+
+
+def test_emptying_and_adding_touch_the_additive_statistics_alone(exchange, state):
+    received = {key: value + 3 for key, value in state.items()}
+    own = {**state, "bank.counts": torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)}
+    empty, total = exchange.empty(own), exchange.add(own, received)
+    assert empty["bank.counts"].tolist() == [0.0, 0.0, 0.0]
+    assert total["bank.counts"].tolist() == [4.0, 5.0, 6.0]
+    assert own["bank.counts"].tolist() == [1.0, 2.0, 3.0]
+    for new in (empty, total):
+        assert new["bank.counts"].dtype == torch.float64
+        assert all(new[key] is own[key] for key in own if key != "bank.counts")
+
+
+def test_sums_that_arrive_in_another_type_are_added_in_the_sites_own(exchange, state):
+    received = {**state, "bank.counts": torch.tensor([0.5, 0.5, 0.5])}
+    total = exchange.add(state, received)["bank.counts"]
+    assert (total.dtype, total.tolist()) == (torch.float64, [0.5, 0.5, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("kind", "keys"),
+    [
+        (Kind.PRIVATE, ["network.norm.weight"]),
+        (Kind.ADDITIVE, ["bank.counts"]),
+        (Kind.RECOUNTED, ["dice_sums"]),
+        (Kind.COUNTER, ["teacher.n_averaged"]),
+    ],
+)
+def test_the_tensors_of_a_kind(exchange, state, kind, keys):
+    picked = exchange.of_kind(kind, state)
+    assert list(picked) == keys
+    assert all(picked[key] is state[key] for key in keys)

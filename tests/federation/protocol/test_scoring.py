@@ -59,18 +59,24 @@ def test_the_table_has_the_means_and_a_dash_where_nobody_can():
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (None, "expected scores by subset"),
+        (None, "^site A: expected scores by subset"),
         ({"t3": {}}, "expected scores by subset"),
-        ({"t1": 3}, "expected a sum of Dice and a number of cases, got None"),
+        ({"t1": 3}, r"site A, subset t1: expected \[sum of Dice, number of cases\].*, got None"),
         ({"t1": {"WT": [0.1]}}, r"got \[0.1\]"),
-        ({"t1": {"WT": [math.nan, 1]}}, "from 0 to its 1 cases"),
-        ({"t1": {"WT": [1.5, 1]}}, "from 0 to its 1 cases"),
+        (
+            {"t1": {"WT": [math.nan, 1]}},
+            "site A, subset t1: expected a sum of Dice from 0 to the number of cases, 1, got",
+        ),
+        (
+            {"t1": {"WT": [1.5, 1]}},
+            "site A, subset t1: expected a sum of Dice from 0 to the number of cases, 1, got",
+        ),
     ],
 )
 def test_what_are_no_scores_is_refused(value, message):
     with pytest.raises(ValueError, match=message):
-        read_sums(value, MODALITIES)
+        read_sums(value, MODALITIES, "A")
 
 
 def test_scores_are_read_as_they_were_sent():
-    assert read_sums(dice_sums(ROWS), MODALITIES) == dice_sums(ROWS)
+    assert read_sums(dice_sums(ROWS), MODALITIES, "A") == dice_sums(ROWS)

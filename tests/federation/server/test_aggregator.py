@@ -10,8 +10,6 @@ from federation.protocol.messages import to_message
 from federation.server.aggregator import ACCEPTED_SITES, ModalityAggregator
 from nvflare.apis.fl_context import FLContext
 from nvflare.app_common.abstract.fl_model import FLModel, ParamsType
-from nvflare.app_common.abstract.model import make_model_learnable
-from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_common.utils.fl_model_utils import FLModelUtils
 
 HEAD = "network.head.weight"
@@ -107,42 +105,25 @@ def test_only_the_jobs_bundle_may_contribute(make, contribute, state):
     assert not aggregator.accept_model(message(contribute("C")))
 
 
-def test_without_begin_it_takes_names_and_shapes_from_nvflares_model(make, contribute, state):
+def test_without_a_round_it_says_what_to_do(make, contribute, state):
     aggregator = make()
-    learnable = make_model_learnable({k: v.numpy() for k, v in state.items()}, {})
-    aggregator.fl_ctx.set_prop(AppConstants.GLOBAL_MODEL, learnable, private=True, sticky=True)
-    for number in (7, 8):
-        aggregator.reset_stats()
-        assert aggregator.accept_model(message(contribute("A", round=number)))
-        assert not aggregator.accept_model(message(contribute("B", round=number - 1)))
-        result = aggregator.aggregate_model()
-        assert result.current_round == number
-        assert isinstance(result.params[HEAD], np.ndarray)
-
-
-def test_with_no_model_at_all_it_says_what_to_do(make, contribute):
-    with pytest.raises(RuntimeError, match=r"call begin\(model, number, sites\) before each round"):
-        make().accept_model(message(contribute()))
-
-
-def test_a_reset_drops_what_was_collected_and_keeps_a_round_that_has_just_begun(
-    make, contribute, state
-):
-    aggregator = make()
+    told = r"begin\(model, number, sites\) before each round"
+    with pytest.raises(RuntimeError, match=told):
+        aggregator.accept_model(message(contribute()))
     aggregator.begin(state, 3, ["A"])
-    aggregator.reset_stats()
-    assert not aggregator.accept_model(message(contribute("X")))
     assert aggregator.accept_model(message(contribute("A")))
     aggregator.reset_stats()
-    assert aggregator.aggregate_model().params == {}
+    with pytest.raises(RuntimeError, match=told):
+        aggregator.aggregate_model()
 
 
 def test_after_aggregating_the_next_round_starts_empty(make, contribute, state):
     aggregator = make()
-    aggregator.begin(state, 0)
     for number in (0, 1):
+        aggregator.begin(state, number)
         assert aggregator.accept_model(message(contribute("A", round=number)))
         assert aggregator.aggregate_model().current_round == number
+        assert aggregator.accepted == {}
 
 
 def test_a_round_without_contributions_moves_nothing(make, state):

@@ -110,8 +110,11 @@ def test_files_that_are_none_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"bad.pt cannot be read as a checkpoint"):
         read_server_state(tmp_path / "bad.pt")
     torch.save([1, 2], tmp_path / "list.pt")
-    with pytest.raises(ValueError, match=r"list.pt: expected a state dict, got list"):
+    with pytest.raises(ValueError, match=r"list.pt: expected a checkpoint, got a list"):
         read_server_state(tmp_path / "list.pt")
+    torch.save({"model": {}}, tmp_path / "empty.pt")
+    with pytest.raises(ValueError, match=r"empty.pt: expected a state dict, got an empty one"):
+        read_server_state(tmp_path / "empty.pt")
     torch.save({"model": {"w": "text"}}, tmp_path / "text.pt")
     with pytest.raises(ValueError, match=r"expected a tensor or an array under 'w', got a str"):
         read_server_state(tmp_path / "text.pt")

@@ -14,11 +14,12 @@ from federation.protocol.messages import (
     IDENTITY,
     RUN,
     STAGE,
+    VALIDATE,
     refusal,
     to_message,
 )
 from federation.server.aggregator import ModalityAggregator
-from federation.server.controller import VALIDATE, ModalityFedAvg
+from federation.server.controller import ModalityFedAvg
 from federation.server.round_log import ROUNDS, VALIDATIONS, read_log
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.signal import Signal
@@ -239,7 +240,7 @@ def test_a_job_that_has_nothing_left_to_train_scores_what_there_is(workflow):
     ("answer", "told"),
     [
         (refusal("its datalist is broken"), "{'A': 'its datalist is broken', 'B': .*"),
-        (FLModel(metrics={"dice": {}}), "none has cases"),
+        (FLModel(metrics={"dice": {}}), "no site has cases"),
     ],
 )
 def test_an_evaluation_that_nobody_could_do_has_failed(workflow, answer, told):

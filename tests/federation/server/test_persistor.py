@@ -88,6 +88,13 @@ def test_without_the_pretraining_it_does_not_start(start):
         start(pretrained="pretrain")
 
 
+def test_a_network_without_a_part_to_start_is_named(start):
+    configs = ["train.json", "method_modality_dropout.yaml", "federation_unet.yaml"]
+    stage = Stage("train", configs, 2, settings=SMALL).to_dict()
+    with pytest.raises(ValueError, match=r"stage train: expected a network with a part.*Leave out"):
+        start(stage, pretrained="pretrain")
+
+
 def test_the_best_is_kept_beside_the_last(start):
     persistor, weights, context = start()
     best = make_model_learnable({k: v + 2 for k, v in weights.items()}, {"current_round": 1})

@@ -42,10 +42,10 @@ class Training:
         )
         self.rounds = []
 
-    def place(self, received):
+    def load_global(self, received):
         self.state = self.exchange.take(self.state, received, self.cases)
 
-    def collect(self):
+    def count_statistics(self):
         self.state = {**self.state, "bank.counts": torch.full((3,), 5.0, dtype=torch.float64)}
         return True
 
@@ -76,6 +76,8 @@ def built(exchange, state, monkeypatch):
 
     monkeypatch.setattr("federation.site.client.LocalTraining", build)
     monkeypatch.setattr("federation.site.client.installed_identity", lambda _: BUNDLE)
+    # There is nothing large to free here, and a collection takes longer than all the rest.
+    monkeypatch.setattr("federation.site.client.gc", SimpleNamespace(collect=lambda: 0))
     monkeypatch.setattr(Training, "error", None)
     return made
 
@@ -182,8 +184,8 @@ def test_a_site_whose_cases_were_all_bad_says_so(client, sent, exchange, state, 
             FloatingPointError("the loss is not finite"),
             "FloatingPointError: the loss is not finite",
         ),
-        (ValueError("case Miller-77 is bad"), "ValueError, of which the site's own log tells more"),
-        (OSError("no /data/private/x.nii"), "OSError, of which the site's own log tells more"),
+        (ValueError("case Miller-77 is bad"), "ValueError. The site's own log says more."),
+        (OSError("no /data/private/x.nii"), "OSError. The site's own log says more."),
         (RuntimeError("CUDA out of memory"), "RuntimeError: CUDA out of memory"),
     ],
 )
@@ -200,6 +202,14 @@ def test_what_went_wrong_is_told_without_patients_and_paths(
     assert read_refusal(client.answer("train", sent(1, FILLED))) is None
 
 
+@pytest.mark.parametrize("task", ["train", "validate", "dance"])
+@pytest.mark.parametrize("error", [None, ValueError("Miller-77 in /data/m77/t1.nii")])
+def test_no_answer_holds_a_name_or_a_path(client, sent, monkeypatch, find_secrets, task, error):
+    monkeypatch.setattr(Training, "error", error)
+    answer = client.answer(task, sent(1, FILLED))
+    assert find_secrets(answer, ["Miller-77", "t1.nii", "m77", "network.norm.weight"]) == []
+
+
 def test_what_monai_wraps_is_unwrapped(client, sent, monkeypatch):
     wrapped = RuntimeError("Failed to evaluate")
     wrapped.__cause__ = ValueError("no labels")
@@ -211,7 +221,7 @@ def test_without_a_datalist_to_compare_with_nothing_is_told(client, sent, monkey
     client.site.ids["datalist_file"] = "nowhere.json"
     monkeypatch.setattr(Training, "error", ValueError("case Miller-77"))
     told = read_refusal(client.answer("train", sent(1, FILLED)))
-    assert told == "ValueError, of which the site's own log tells more"
+    assert told == "ValueError. The site's own log says more."
 
 
 def test_a_full_disk_does_not_cost_the_round(client, sent, monkeypatch):

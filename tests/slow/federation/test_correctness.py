@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from federation.protocol.exchange import Kind
-from federation.site.confidential import find_secrets, identifiers
 from federation.site.local_training import LocalTraining
+from federation.site.patient_names import find_names, identifiers
 
 from bundle.data.datalist import load_datalist
 from bundle.modalities import BRATS_MODALITIES
@@ -78,7 +78,7 @@ def test_one_round_of_one_step_is_a_central_step_on_the_union(
     assert federation.refusals == {}
     central = LocalTraining(fedavg, share("all", [0, 1, 2, 3], ["t2"]), tmp_path / "central")
     assert central.all_cases == 4
-    central.place(start)
+    central.load_global(start)
     central.train(0)
     for key, value in central.method.state_dict().items():
         torch.testing.assert_close(federation.state[key], value, atol=1e-5, rtol=0)
@@ -96,7 +96,7 @@ def test_the_federated_bank_is_the_pooled_bank(one_sgd_step, stage, share, feder
     pooled = {key: torch.zeros_like(v) for key, v in before.items() if ".bank." in key}
     for name in parts:
         alone = LocalTraining(pretrain, share(name, parts[name], owns[name]), tmp_path / name)
-        assert alone.collect()
+        assert alone.count_statistics()
         for key in pooled:
             pooled[key] += alone.method.state_dict()[key]
     assert len(pooled) == 4
@@ -150,7 +150,7 @@ def test_an_absent_encoder_is_untouched_and_a_sole_holder_moves_its_own(stage, s
     for key in by_modality["t2"]:
         mean = (own["a"][key].double() + own["b"][key].double()) / 2
         torch.testing.assert_close(after[key].double(), mean, atol=1e-7, rtol=0)
-    report = Path(federation.server.aggregator.report_dir, "round_0000.json").read_text()
+    report = Path(federation.aggregator.report_dir, "round_0000.json").read_text()
     assert '"unheld": [\n    "t1ce"\n  ]' in report
 
 
@@ -177,12 +177,12 @@ def test_private_parameters_and_patients_are_in_no_message(stage, share, federat
         assert state[key].numpy().tobytes() not in message
     names = identifiers(load_datalist(site.ids["datalist_file"], BRATS_MODALITIES))
     assert len(names) >= 4
-    assert find_secrets(message, names) == []
+    assert find_names(message.decode("utf-8", errors="replace"), names) == []
     # What is private has gone its own way at each site.
     other = federation.clients["b"]._current[1].method.state_dict()
     assert any(not torch.equal(state[key], other[key]) for key in norms)
     assert not moved_keys(
-        {k: federation.server.persistor.model.state_dict()[k] for k in norms},
+        {k: federation.persistor.model.state_dict()[k] for k in norms},
         {k: federation.state[k] for k in norms},
     )
 
@@ -195,7 +195,7 @@ def test_a_new_process_for_each_task_changes_nothing(stage, share, federate):
         federation = federate(train, [site])
         for _ in range(3):
             if restart:
-                federation.clients["a"] = federation.site.client(site)
+                federation.clients["a"] = federation.client(site)
             federation.round()
         assert federation.refusals == {}
         states.append(federation.clients["a"]._current[1].method.state_dict())
@@ -233,7 +233,7 @@ def test_pretraining_goes_on_where_nobody_owns_a_modality(stage, share, federate
     assert not any(".branches.1." in key for key in moved)
     # Who has it may come later: its sums are added, and it is trained from then on.
     late = share("c", [0], ["t1ce", "t2"])
-    federation.clients["c"] = federation.site.client(late)
+    federation.clients["c"] = federation.client(late)
     before = federation.round()
     assert federation.refusals == {}
     assert federation.counted == ["a", "b", "c"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from federation.server.round_log import ROUNDS, VALIDATIONS, read_log
-from federation.site.confidential import identifiers
+from federation.site.patient_names import identifiers
 
 import bundle
 from bundle.data.datalist import load_datalist, write_datalist

@@ -15,7 +15,7 @@ from federation.policy import allow
 from federation.protocol.stages import Stage, read_workflow
 from federation.server.round_log import ROUNDS, VALIDATIONS, read_log
 from federation.simulate import demo_plan, prepare_sites
-from federation.site.confidential import identifiers
+from federation.site.patient_names import identifiers
 
 import bundle
 from bundle.data.datalist import load_datalist
