@@ -60,13 +60,6 @@ class Dominance(nn.Module):
         """Return (K,) mean norms relative to the steps' means; NaN = the subset was never drawn."""
         return self.norms / self.drawn
 
-    def conflict_rates(self) -> Tensor:
-        """Return (K, K) shares, 0 to 1, of the steps with both subsets in which they conflicted.
-
-        NaN where the two were never drawn in one step, and on the diagonal.
-        """
-        return self.conflicts / self.together
-
     def shares(self) -> Tensor:
         """Return (M,) shares of the modalities in the gradients' norms, which sum to 1.
 
@@ -92,3 +85,15 @@ class Dominance(nn.Module):
         if bool(self.together.any()):
             logged["conflict_rate"] = float(self.conflicts.sum() / self.together.sum())
         return logged
+
+    def describe(self) -> str:
+        """Say in one line what `scalars` returns; empty before the first step."""
+        logged = self.scalars()
+        if not logged:
+            return ""
+        shares = [f"{name} {100 * logged[f'dominance_{name}']:.1f} %" for name in self.modalities]
+        line = f"shares of the modalities in the gradients' norms: {', '.join(shares)}"
+        if "conflict_rate" in logged:
+            rate = 100 * logged["conflict_rate"]
+            line += f"; pairs of subsets whose gradients were in conflict: {rate:.1f} %"
+        return line
