@@ -1,4 +1,7 @@
-"""The election of teachers: which modality by itself segments a region of held-out cases best."""
+"""The election of teachers (LCKD): which modality alone segments a region best.
+
+It is held on cases that training does not see.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,7 @@ class Electing(Protocol):
         """Take up Dice sums and case counts (M, R); say which regions (R,) were scored."""
 
 
-class Record(Protocol):
+class ElectionLog(Protocol):
     """Where the elections of a training are kept, as in `teacher_record.TeacherRecord`."""
 
     def forget_from(self, epoch: int) -> None:
@@ -135,7 +138,7 @@ class Election:
         inferer: Inferer,
         postprocessing: Callable[[dict[str, Any]], Mapping[str, Any]],
         interval: int = 10,
-        record: Record | None = None,
+        record: ElectionLog | None = None,
         required: bool = True,
     ) -> None:
         if interval < 1:

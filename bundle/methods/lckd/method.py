@@ -1,4 +1,9 @@
-"""LCKD: the modality that segments a region best by itself teaches the others about it."""
+"""LCKD: the modality that segments a region best by itself teaches the others about it.
+
+To understand LCKD, read in this order: this file, `election` (who teaches),
+`bundle.losses.distillation.distance_to_teacher` (what is learnt from a teacher),
+`bundle.networks.scan_encoder` (the network) and `teacher_record` (what is kept of the elections).
+"""
 
 from __future__ import annotations
 
