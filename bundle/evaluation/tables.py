@@ -1,4 +1,4 @@
-"""Scores as Markdown, CSV and JSON."""
+"""Scores as Markdown, CSV and JSON; every Markdown table of the project is written here."""
 
 from __future__ import annotations
 
@@ -19,6 +19,37 @@ _NARROWEST = len("--:")  # what GitHub needs between two bars to see a table
 _PRESENT, _ABSENT, _NOT_FORMED = "\N{BLACK CIRCLE}", "\N{WHITE CIRCLE}", "\N{EN DASH}"
 
 
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Write a GitHub table that is also aligned in a terminal.
+
+    The first column goes to the left and all others to the right. A bar in a cell is escaped.
+
+    Args:
+        head: the name of each column.
+        rows: one text a column.
+
+    Returns:
+        The table, ending with a line break.
+
+    Raises:
+        ValueError: a row that has more or fewer cells than the head.
+    """
+    cells = [[text.replace("|", "\\|") for text in line] for line in (head, *rows)]
+    odd = next((line for line in cells if len(line) != len(head)), None)
+    if odd is not None:
+        raise ValueError(
+            f"expected {len(head)} cells, one for each of {list(head)}, got {len(odd)}: {odd}. "
+            "Give every row a text for each column."
+        )
+    widths = [max(_NARROWEST, *map(len, column)) for column in zip(*cells, strict=True)]
+    rule = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
+    padded = [
+        [line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]
+        for line in (cells[0], rule, *cells[1:])
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in padded) + "\n"
+
+
 def markdown_table(summary: Mapping[str, Any]) -> str:
     """Write a summary in the papers' layout, as a GitHub table that is also aligned in a terminal.
 
@@ -35,7 +66,7 @@ def markdown_table(summary: Mapping[str, Any]) -> str:
     lines += _score_lines(summary, "dice", "Dice {} %", 100)
     if any(value is not None for value in summary["mean"]["hd95"].values()):
         lines += _score_lines(summary, "hd95", "HD95 {} mm", 1)
-    return _aligned(lines)
+    return markdown(lines[0], lines[1:])
 
 
 def _score_lines(
@@ -53,16 +84,6 @@ def _score_lines(
 
 def _cell(value: float | None, scale: float) -> str:
     return _NOT_FORMED if value is None else f"{scale * value:.1f}"
-
-
-def _aligned(lines: Sequence[Sequence[str]]) -> str:
-    widths = [max(_NARROWEST, *map(len, column)) for column in zip(*lines, strict=True)]
-    rule = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
-    padded = [
-        [line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]
-        for line in (lines[0], rule, *lines[1:])
-    ]
-    return "\n".join(f"| {' | '.join(line)} |" for line in padded) + "\n"
 
 
 def write_csv(rows: Sequence[Score], path: str | Path) -> None:
