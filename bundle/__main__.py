@@ -232,7 +232,7 @@ def features(
 
     Args:
         output_dir: gets scores.csv and table.md, and features.npz where no file is given.
-        file: features in CMU-MOSI's usual layout, .pkl or .npz; without it a set is made up.
+        file: features in CMU-MOSI's usual layout, as .npz; without it a set is made up.
         ratio: chance, 0 to 1, that a training sample lacks a modality for good.
         epochs: passes over the training samples.
         seed: of the made-up set, of what is missing, of weights and order.

@@ -32,7 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "bundle.training": {"bundle.data", "bundle.transforms"},
     "bundle.inference": set(),
     "bundle.delivery": {"bundle.data", "bundle.phantom", "bundle.training"},
-    "bundle.sentiment": {"bundle.data", "bundle.methods"},
+    "bundle.sentiment": {"bundle.data", "bundle.evaluation", "bundle.methods"},
     "bundle.benchmark": {
         *("bundle.data", "bundle.evaluation", "bundle.methods", "bundle.networks"),
         *("bundle.phantom", "bundle.training"),
