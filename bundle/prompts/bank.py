@@ -42,7 +42,7 @@ _RANDOM_SIZE = 512
 def subsets_by_code(modalities: Sequence[str]) -> list[Subset]:
     """List the S = 2^M - 1 non-empty subsets by their `bundle.modalities.subset_code`, 1 to S.
 
-    Subset k, at place k - 1, holds modality i where bit i of k is set.
+    Subset k, at index k - 1, holds modality i where bit i of k is set.
     """
     return [
         tuple(name for i, name in enumerate(modalities) if code >> i & 1)

@@ -1,7 +1,7 @@
 """Prompt embeddings by CLIP's text tower; needs the extra `clip`, and its weights once.
 
-Everything ends in one weight file, read by open_clip with every tensor in its place or not at all:
-what random weights would give must never pass as CLIP.
+The weights are one file, which open_clip loads completely or not at all: embeddings of random
+weights must never pass as CLIP.
 """
 
 from __future__ import annotations

@@ -148,7 +148,7 @@ def train(
 
 
 def make_batch(samples: FeatureSequences, rows: Sequence[int]) -> dict[str, Any]:
-    """Put samples together as `FeatureRegression.losses` takes them; `rows` are their places."""
+    """Put samples together as `FeatureRegression.losses` takes them; `rows` are their indices."""
     taken = samples.take(torch.as_tensor(rows))
     return {
         "frames": taken.frames,

@@ -54,7 +54,7 @@ class FeatureSequences:
         return torch.stack([valid.any(1) for valid in self.valid.values()], 1)
 
     def take(self, rows: Tensor) -> FeatureSequences:
-        """Return the samples at some places, `rows` (B,) int, in their order."""
+        """Return the samples with the indices `rows`, (B,) int, in that order."""
         return FeatureSequences(
             names=tuple(self.names[row] for row in rows.tolist()),
             frames={name: frames[rows] for name, frames in self.frames.items()},

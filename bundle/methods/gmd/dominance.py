@@ -18,7 +18,7 @@ class Dominance(nn.Module):
     are taken relative to the mean norm of their step: a training's first steps would outweigh all
     others.
 
-    Letters besides the legend of `bundle.modalities`: K = 2^M - 1, all subsets in the order of
+    Letters besides the legend of `bundle.modalities`: A = 2^M - 1, all subsets in the order of
     `subset_code`.
 
     Args:
@@ -57,7 +57,7 @@ class Dominance(nn.Module):
         self.together[pairs] += 1 - torch.eye(len(rows)).to(self.together)
 
     def mean_norms(self) -> Tensor:
-        """Return (K,) mean norms relative to the steps' means; NaN = the subset was never drawn."""
+        """Return (A,) mean norms relative to the steps' means; NaN = the subset was never drawn."""
         return self.norms / self.drawn
 
     def shares(self) -> Tensor:
@@ -66,9 +66,9 @@ class Dominance(nn.Module):
         The mean norm of each subset that was ever drawn is divided equally among its modalities.
         1 / M each = none dominates, if all subsets can be formed. All 0 before the first step.
         """
-        places = range(len(self.modalities))
+        indices = range(len(self.modalities))
         codes = torch.arange(1, len(self.drawn) + 1, device=self.drawn.device)
-        members = torch.stack([codes >> place & 1 for place in places], 1).float()
+        members = torch.stack([codes >> index & 1 for index in indices], 1).float()
         norms = self.mean_norms().nan_to_num(0)
         parts = (norms[:, None] * members / members.sum(1, keepdim=True)).sum(0)
         return parts / norms.sum() if bool(norms.any()) else parts

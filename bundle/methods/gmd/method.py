@@ -171,7 +171,7 @@ def draw_subsets(
     """
     modalities = present.shape[1]
     codes = torch.arange(1, 2**modalities)
-    subsets = torch.stack([codes >> place & 1 for place in range(modalities)], 1).bool()
+    subsets = torch.stack([codes >> index & 1 for index in range(modalities)], 1).bool()
     formed = largest_over_ranks(can_form(present, subsets).any(1), device).nonzero().flatten()
     if not len(formed):
         raise ValueError("cannot draw a subset: no case of the batch has any modality")

@@ -31,7 +31,7 @@ class Electing(Protocol):
     case_counts: Tensor
 
     def teachers(self) -> Tensor:
-        """Name the teacher of each region: (R,), a place in the vocabulary, -1 = none."""
+        """Name the teacher of each region: (R,), an index into the vocabulary, -1 = none."""
 
     def elect(self, dice_sums: Tensor, case_counts: Tensor) -> Tensor:
         """Take up Dice sums and case counts (M, R); say which regions (R,) were scored."""
