@@ -27,3 +27,12 @@ def test_a_bar_in_a_cell_ends_no_column():
 def test_a_row_of_another_length_is_named(row):
     with pytest.raises(ValueError, match=rf"expected 2 cells, .*\['', 'Dice'\], got {len(row)}"):
         markdown(["", "Dice"], [["x", "y"], row])
+
+
+def test_columns_of_words_go_to_the_left():
+    table = markdown(["id", "meaning", "n"], [["a", "what it is", "1"]], left=2)
+    assert table.splitlines() == [
+        "| id  | meaning    |   n |",
+        "| :-- | :--------- | --: |",
+        "| a   | what it is |   1 |",
+    ]
