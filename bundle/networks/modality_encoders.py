@@ -1,4 +1,4 @@
-"""An encoder of its own for each modality, and the mean of what those say that see something.
+"""An encoder for each modality, and the mean over those that see something.
 
 Letters besides the legend of `bundle.modalities`: N cases that have a modality, C features.
 """
@@ -36,11 +36,11 @@ class ModalityBranch(nn.Module):
 
 
 class ModalityEncoders(nn.Module):
-    """One encoder a modality; a modality that a case lacks is not computed, forward or backward.
+    """An encoder for each modality; one that a case lacks is not computed, forward or backward.
 
     For federations: what belongs to modality m is `branches.<m>` and nothing else, so a site that
-    never scans it has nothing to send of it, and cannot spoil it. With more than one modality in a
-    case it costs more than one encoder for all.
+    never scans m has nothing of it to send, and cannot spoil it. With more than one modality in a
+    case it costs more than one encoder for all modalities.
 
     Args:
         modalities: M.

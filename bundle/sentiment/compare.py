@@ -244,9 +244,9 @@ def _cells(of_trainings: Iterable[Mapping[str, Any]]) -> list[str]:
 
 def _census(file: str | Path, sections: Mapping[str, FeatureSequences]) -> str:
     """Tell how many samples there are, and how many of them have each modality."""
-    told = []
+    lines = []
     for key, section in sections.items():
         counts = zip(section.frames, section.present.sum(0).tolist(), strict=True)
         held = ", ".join(f"{name} {count}" for name, count in counts)
-        told.append(f"{key}: {len(section)} samples ({held})")
-    return "\n".join([f"features: {file}", *told])
+        lines.append(f"{key}: {len(section)} samples ({held})")
+    return "\n".join([f"features: {file}", *lines])

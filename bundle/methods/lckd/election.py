@@ -122,7 +122,7 @@ class Election:
             once for each modality that it has.
         record: where the elections are kept, to be drawn; None = in the log alone.
         required: False = without cases nobody is elected here, as at a site of a federation that
-            holds none and hears of the teachers from others.
+            holds none and gets the teachers from others.
 
     Raises:
         ValueError: `interval` below 1.
