@@ -35,13 +35,17 @@ class MovedNames:
 
 
 def where_now(name: str) -> str | None:
-    """Say what a module or a name of version 0.3 is called now; None = it was none."""
+    """Say what a module or a name of version 0.3 is called now; None = it was none.
+
+    In the table, 'gone: ...' stands for a name that has no successor; the rest says what to use.
+    """
     text = (Path(__file__).parent / "moved_names.json").read_text(encoding="utf-8")
     table: dict[str, str] = json.loads(text)
     if name not in table:
         return None
     names = [*(old for old in table if old.startswith(f"{name}.")), name]
-    moves = "; ".join(f"{old} is now {table[old]}" for old in names)
+    news = [table[old] if table[old].startswith("gone: ") else f"now {table[old]}" for old in names]
+    moves = "; ".join(f"{old} is {new}" for old, new in zip(names, news, strict=True))
     advice = f"{moves}. Change the name in the config, job or script that has it."
     command = _MOVED_COMMANDS.get(name)
     return f"{advice} The command is now: {command}" if command else advice

@@ -28,11 +28,11 @@ ALLOWED: dict[str, set[str]] = {
     "bundle.losses": set(),
     "bundle.evaluation": set(),
     "bundle.methods": {"bundle.networks", "bundle.losses", "bundle.evaluation"},
-    "bundle.prompts": set(),
     "bundle.training": {"bundle.data", "bundle.transforms"},
+    "bundle.prompts": {"bundle.training"},
     "bundle.inference": set(),
     "bundle.delivery": {"bundle.data", "bundle.evaluation", "bundle.phantom", "bundle.training"},
-    "bundle.sentiment": {"bundle.data", "bundle.methods"},
+    "bundle.sentiment": {"bundle.data", "bundle.evaluation", "bundle.methods"},
     "bundle.benchmark": {
         *("bundle.data", "bundle.evaluation", "bundle.methods", "bundle.networks"),
         *("bundle.phantom", "bundle.training"),

@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -68,6 +69,14 @@ def to_onnx(program: ExportedProgram, notes: Mapping[str, str] | None = None) ->
     Raises:
         ImportError: the extra `export` is not installed.
     """
+    onnx = _import_onnx()
+    made = torch.onnx.export(program, dynamo=True, output_names=["logits"], verbose=False)
+    proto = made.model_proto
+    onnx.helper.set_model_props(proto, dict(notes or {}))
+    return proto.SerializeToString()
+
+
+def _import_onnx() -> ModuleType:
     try:
         import onnx
         import onnxscript  # noqa: F401 (asked for here, because PyTorch's own message is long)
@@ -75,10 +84,7 @@ def to_onnx(program: ExportedProgram, notes: Mapping[str, str] | None = None) ->
         raise ImportError(
             "writing ONNX needs onnx and onnxscript: pip install -c constraints.txt -e '.[export]'"
         ) from error
-    made = torch.onnx.export(program, dynamo=True, output_names=["logits"], verbose=False)
-    proto = made.model_proto
-    onnx.helper.set_model_props(proto, dict(notes or {}))
-    return proto.SerializeToString()
+    return onnx
 
 
 def export(
@@ -110,6 +116,8 @@ def export(
             f"expected a file that ends in {' or '.join(SUFFIXES)}, got {path}. For TorchScript "
             "use python -m monai.bundle ckpt_export."
         )
+    if path.suffix == ".onnx":
+        _import_onnx()  # before the minutes that a large network takes
     program = export_program(network, len(note["modalities"]), image_only, multiple)
     notes = {"model.json": json.dumps(note)}
     if path.suffix == ".onnx":

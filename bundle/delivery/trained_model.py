@@ -98,11 +98,11 @@ def find_trained(weights: str | None = None, overlays: Sequence[str] = ()) -> Tr
         FileNotFoundError: no weights, or an overlay that is not there.
     """
     usual = {(Path(bundle.ROOT) / name).resolve(): laid for name, laid in USUAL.items()}
-    places = [Path(weights).resolve()] if weights is not None else list(usual)
-    found = next((place for place in places if place.is_file()), None)
+    candidates = [Path(weights).resolve()] if weights is not None else list(usual)
+    found = next((candidate for candidate in candidates if candidate.is_file()), None)
     if found is None:
         raise FileNotFoundError(
-            f"expected trained weights in {' or '.join(map(str, places))}, found none. "
+            f"expected trained weights in {' or '.join(map(str, candidates))}, found none. "
             "Make some with `make demo`, train, or name a file with --weights."
         )
     given = [Path(name) for name in overlays]

@@ -88,10 +88,17 @@ def _cell(value: float | None, scale: float) -> str:
     return _NOT_FORMED if value is None else f"{scale * value:.1f}"
 
 
-def write_csv(rows: Sequence[Score], path: str | Path) -> None:
-    """Write one line per row under the header case,subset,region,dice,hd95; all digits are kept."""
+def write_csv(rows: Sequence[Any], path: str | Path, kind: type = Score) -> None:
+    """Write one line per row under a header; all digits are kept, and None becomes an empty cell.
+
+    Args:
+        rows: instances of `kind`.
+        path: replaced once everything is written.
+        kind: a dataclass, whose fields are the columns; for `Score` they are
+            case,subset,region,dice,hd95.
+    """
     lines = io.StringIO(newline="")
-    writer = csv.DictWriter(lines, [column.name for column in fields(Score)])
+    writer = csv.DictWriter(lines, [column.name for column in fields(kind)])
     writer.writeheader()
     writer.writerows(asdict(row) for row in rows)
     write_text_atomically(path, lines.getvalue())

@@ -125,7 +125,7 @@ def conditional_matching(
     conditional_cov: Tensor,
     cap: float | None = None,
 ) -> Tensor:
-    """How unlikely rebuilt patches are, given what the scanned modalities show at the same places.
+    """How unlikely rebuilt patches are, given what the scanned modalities show there.
 
     The Gaussian negative log-likelihood per patch and descriptor, less its constant: half the
     squared Mahalanobis distance to the expected descriptors, divided by K.

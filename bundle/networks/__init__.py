@@ -1,1 +1,1 @@
-"""Networks, one a file; their parameter names are what federations and weight files go by."""
+"""Networks, one in each file; federations and weight files refer to parameters by their names."""

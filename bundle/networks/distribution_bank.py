@@ -47,17 +47,17 @@ class _PairStatistics(NamedTuple):
     squares: Tensor
     products: Tensor
 
-    def moments(self, modality: int, places: list[int], prior: float) -> tuple[Tensor, Tensor]:
-        """Mean (K,) and covariance (K, K) at the patches that `places` have too.
+    def moments(self, modality: int, others: list[int], prior: float) -> tuple[Tensor, Tensor]:
+        """Mean (K,) and covariance (K, K) at the patches that the `others` have too.
 
         Mixed with `prior` patches that are like all of the modality's; with all, if there are none.
         """
-        if not (self.counts[modality, places].sum() + prior):
-            places = [modality]
+        if not (self.counts[modality, others].sum() + prior):
+            others = [modality]
         every = prior / self.counts[modality, modality].clamp_min(1)
-        total = (self.counts[modality, places].sum() + prior).clamp_min(1e-9)
-        mean = self.sums[modality, places].sum(0) + every * self.sums[modality, modality]
-        square = self.squares[modality, places].sum(0) + every * self.squares[modality, modality]
+        total = (self.counts[modality, others].sum() + prior).clamp_min(1e-9)
+        mean = self.sums[modality, others].sum(0) + every * self.sums[modality, modality]
+        square = self.squares[modality, others].sum(0) + every * self.squares[modality, modality]
         mean = mean / total
         return mean, square / total - torch.outer(mean, mean)
 
@@ -236,10 +236,10 @@ class DistributionBank(nn.Module):
         """Mean and covariance of the target's and, behind them, the given descriptors."""
         statistics = _PairStatistics(*(getattr(self, n).cpu() for n in self.additive_statistics))
         members = [target, *given]
-        places = [given or [target], *([target] for _ in given)]
+        partners = [given or [target], *([target] for _ in given)]
         moments = [
-            statistics.moments(member, where, self.shrinkage)
-            for member, where in zip(members, places, strict=True)
+            statistics.moments(member, others, self.shrinkage)
+            for member, others in zip(members, partners, strict=True)
         ]
         deviation = torch.cat([_deviation(covariance) for _, covariance in moments])
         blocks = [

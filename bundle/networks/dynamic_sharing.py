@@ -32,7 +32,7 @@ class SharedBlock(nn.Module):
         self.norms = nn.ModuleList([deepcopy(pair) for _ in range(modalities)])
 
     def forward(self, features: Tensor, modality: int) -> Tensor:
-        """Transform features (N, C, D, H, W) of the modality that has this place among the M."""
+        """Transform features (N, C, D, H, W) of one modality, given by its index."""
         out = features
         # TorchScript cannot pick a module by a number, but it can unroll a loop over modules.
         for index, norms in enumerate(self.norms):
@@ -60,7 +60,7 @@ class SharedConvolutions(nn.Module):
             self.levels.append(nn.ModuleDict(parts))
 
     def forward(self, volumes: Tensor, modality: int) -> list[Tensor]:
-        """Encode volumes (N, 1, D, H, W) of the modality at this place: features, finest first."""
+        """Encode volumes (N, 1, D, H, W) of one modality, by its index; finest level first."""
         features = self.conv_init(volumes)
         found: list[Tensor] = []
         for level in self.levels:
@@ -141,13 +141,13 @@ class DynamicSharing(nn.Module):
         """
         cases = keep.any(1).nonzero().flatten()
         kept = keep[cases]
-        # Where in `encoded` the features of a case lie.
-        places = (present.long().cumsum(0) - 1)[cases]
+        # The row of `encoded` that holds a case's features.
+        stored = (present.long().cumsum(0) - 1)[cases]
         fused: list[Tensor] = []
         for modality, features in enumerate(encoded):
             rows = kept[:, modality].nonzero().flatten()
             if len(rows) > 0:
-                chosen = places[rows, modality].to(features[0].device)
+                chosen = stored[rows, modality].to(features[0].device)
                 rows = rows.to(chosen.device)
                 for level, everything in enumerate(features):
                     part = everything.index_select(0, chosen)
@@ -200,14 +200,14 @@ class DynamicSharing(nn.Module):
         Raises:
             ValueError: nothing is present.
         """
-        places = present.nonzero().flatten().tolist()
-        if not places:
+        members = present.nonzero().flatten().tolist()
+        if not members:
             raise ValueError("expected at least one present modality to personalise for, got none")
         encoder = deepcopy(self.encoder)
         for module in encoder.modules():
             if isinstance(module, SharedBlock):
-                module.norms = nn.ModuleList([module.norms[place] for place in places])
-        return PersonalisedSharing(encoder, deepcopy(self.decoder), places).eval()
+                module.norms = nn.ModuleList([module.norms[modality] for modality in members])
+        return PersonalisedSharing(encoder, deepcopy(self.decoder), members).eval()
 
 
 class PersonalisedSharing(nn.Module):
@@ -216,26 +216,26 @@ class PersonalisedSharing(nn.Module):
     Args:
         encoder: its encoder, with the norms of the subset alone, in this order.
         decoder: its decoder.
-        places: the subset's places among the M modalities.
+        members: which of the M modalities the subset has, by index.
     """
 
     def __init__(
-        self, encoder: SharedConvolutions, decoder: Decoder, places: Sequence[int]
+        self, encoder: SharedConvolutions, decoder: Decoder, members: Sequence[int]
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.decoder = decoder
-        self.places = list(places)
+        self.members = list(members)
 
     def forward(self, image: Tensor, present: Tensor | None = None) -> Tensor:
         """Predict region logits (B, R, D, H, W) of `image` (B, M, D, H, W).
 
         `present` is taken for the sake of the contract and not read: the subset is fixed.
         """
-        place = self.places[0]
-        fused = self.encoder(image[:, place : place + 1], 0)
-        for branch in range(1, len(self.places)):
-            place = self.places[branch]
-            features = self.encoder(image[:, place : place + 1], branch)
+        modality = self.members[0]
+        fused = self.encoder(image[:, modality : modality + 1], 0)
+        for branch in range(1, len(self.members)):
+            modality = self.members[branch]
+            features = self.encoder(image[:, modality : modality + 1], branch)
             fused = [total + part for total, part in zip(fused, features)]  # noqa: B905 (TorchScript)
-        return self.decoder([total / len(self.places) for total in fused])[0]
+        return self.decoder([total / len(self.members) for total in fused])[0]

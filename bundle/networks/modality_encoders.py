@@ -1,4 +1,4 @@
-"""An encoder of its own for each modality, and the mean of what those say that see something.
+"""An encoder for each modality, and the mean over those that see something.
 
 Letters besides the legend of `bundle.modalities`: N cases that have a modality, C features.
 """
@@ -36,11 +36,11 @@ class ModalityBranch(nn.Module):
 
 
 class ModalityEncoders(nn.Module):
-    """One encoder a modality; a modality that a case lacks is not computed, forward or backward.
+    """An encoder for each modality; one that a case lacks is not computed, forward or backward.
 
     For federations: what belongs to modality m is `branches.<m>` and nothing else, so a site that
-    never scans it has nothing to send of it, and cannot spoil it. With more than one modality in a
-    case it costs more than one encoder for all.
+    never scans m has nothing of it to send, and cannot spoil it. With more than one modality in a
+    case it costs more than one encoder for all modalities.
 
     Args:
         modalities: M.
@@ -66,7 +66,7 @@ class ModalityEncoders(nn.Module):
         """Encode what is visible.
 
         Args:
-            image: (B, M, D, H, W) z-scores, 0 outside the brain; hidden places may hold anything.
+            image: (B, M, D, H, W) z-scores, 0 outside the brain; hidden voxels may hold anything.
             visible: (B, M, ...) or (1, M, ...) bool that broadcasts to `image`, True = may be seen.
                 A case of which nothing is visible counts as one whose first modality is hidden
                 patch by patch.
@@ -103,11 +103,11 @@ class ModalityEncoders(nn.Module):
         """Do the same with every encoder computed: an exported graph takes no decisions."""
         share = seen / seen.sum(1, keepdim=True)
         total: list[Tensor] = []
-        for place, branch in enumerate(self.branches):
-            found = branch(image[:, place : place + 1], visible[:, place : place + 1])
+        for modality, branch in enumerate(self.branches):
+            found = branch(image[:, modality : modality + 1], visible[:, modality : modality + 1])
             for level, features in enumerate(found):
-                part = features * share[:, place, None, None, None, None].to(features)
-                if place == 0:
+                part = features * share[:, modality, None, None, None, None].to(features)
+                if modality == 0:
                     total.append(part)
                 else:
                     total[level] = total[level] + part
@@ -116,9 +116,9 @@ class ModalityEncoders(nn.Module):
     @torch.jit.unused
     def personalise(self, present: Tensor) -> PersonalisedEncoders:
         """Return copies of the encoders of the modalities that are `present`, (M,) bool."""
-        places = present.nonzero().flatten().tolist()
+        members = present.nonzero().flatten().tolist()
         return PersonalisedEncoders(
-            [deepcopy(self.branches[place].encoder) for place in places], places
+            [deepcopy(self.branches[modality].encoder) for modality in members], members
         )
 
 
@@ -127,22 +127,22 @@ class PersonalisedEncoders(nn.Module):
 
     Args:
         encoders: one for each modality of the subset.
-        places: the subset's places among the M modalities, in the same order.
+        members: which of the M modalities the subset has, by index, in the same order.
     """
 
-    def __init__(self, encoders: Sequence[nn.Module], places: Sequence[int]) -> None:
+    def __init__(self, encoders: Sequence[nn.Module], members: Sequence[int]) -> None:
         super().__init__()
         self.encoders = nn.ModuleList(encoders)
-        self.places = list(places)
+        self.members = list(members)
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Encode (B, M, D, H, W): the mean over the subset, finest first."""
         total: list[Tensor] = []
         for index, encoder in enumerate(self.encoders):
-            place = self.places[index]
-            for level, features in enumerate(encoder(image[:, place : place + 1])):
+            modality = self.members[index]
+            for level, features in enumerate(encoder(image[:, modality : modality + 1])):
                 if index == 0:
                     total.append(features)
                 else:
                     total[level] = total[level] + features
-        return [features / len(self.places) for features in total]
+        return [features / len(self.members) for features in total]

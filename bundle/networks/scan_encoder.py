@@ -87,8 +87,8 @@ class ScanEncoderNetwork(nn.Module):
             features: what `encode` returned.
             keep: (B, M) bool, as it was there.
         """
-        places = keep.nonzero()
-        return self._decode(features, keep, places[:, 0], places[:, 1])
+        scans = keep.nonzero()
+        return self._decode(features, keep, scans[:, 0], scans[:, 1])
 
     def _decode(
         self, features: list[Tensor], keep: Tensor, case: Tensor, modality: Tensor
@@ -124,10 +124,10 @@ class ScanEncoderNetwork(nn.Module):
     def _deep_logits_of_all(self, image: Tensor, present: Tensor) -> list[Tensor]:
         """Do the same with every branch computed: an exported graph has one number of scans."""
         image = image.masked_fill(~present[:, :, None, None, None], 0)
-        places = torch.arange(present.numel(), device=present.device)
+        scans = torch.arange(present.numel(), device=present.device)
         count = present.shape[1]
         features = self.encoder(image.flatten(0, 1)[:, None])
-        return self._decode(features, present, places // count, places % count)
+        return self._decode(features, present, scans // count, scans % count)
 
     def forward(self, image: Tensor, present: Tensor | None = None) -> Tensor:
         """Predict region logits (B, R, D, H, W); arguments as in `deep_logits`."""

@@ -25,12 +25,12 @@ class StandIn(nn.Module):
         """Put the stand-ins where `visible` is False.
 
         Args:
-            image: (B, M, D, H, W) z-scores; hidden places may hold anything, NaN included.
+            image: (B, M, D, H, W) z-scores; hidden voxels may hold anything, NaN included.
             visible: bool, True = keep; broadcasts to `image`, e.g. (B, M, 1, 1, 1).
         """
         size = self.tile.shape[-1]
         filled = self.tile
         for axis in range(1, 4):
-            places = torch.arange(image.shape[axis + 1], device=image.device) % size
-            filled = filled.index_select(axis, places)
+            indices = torch.arange(image.shape[axis + 1], device=image.device) % size
+            filled = filled.index_select(axis, indices)
         return torch.where(visible, image, filled.to(image.dtype)[None])

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from bundle.atomic import written_atomically
 from bundle.modalities import Subset, check_known, check_modalities
+from bundle.training.files import read_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -34,14 +35,14 @@ LONG_NAMES = {
     "t2": "T2-weighted",
     "flair": "FLAIR",
 }
-# That of CLIP ViT-B-32; only the file and the training's memory would notice another one.
+# That of CLIP ViT-B-32. Another size would change the file and the memory in training, no result.
 _RANDOM_SIZE = 512
 
 
 def subsets_by_code(modalities: Sequence[str]) -> list[Subset]:
     """List the S = 2^M - 1 non-empty subsets by their `bundle.modalities.subset_code`, 1 to S.
 
-    Subset k, at place k - 1, holds modality i where bit i of k is set.
+    Subset k, at index k - 1, holds modality i where bit i of k is set.
     """
     return [
         tuple(name for i, name in enumerate(modalities) if code >> i & 1)
@@ -50,7 +51,7 @@ def subsets_by_code(modalities: Sequence[str]) -> list[Subset]:
 
 
 def prompt_text(subset: Iterable[str], modalities: Sequence[str]) -> str:
-    """Say in a sentence what is there and what is not.
+    """Say in a sentence which modalities are available and which are missing.
 
     Example: `prompt_text(("t1", "flair"), BRATS_MODALITIES)` is 'MRI of a brain tumour: T1-weighted
     and FLAIR are available; contrast-enhanced T1 and T2-weighted are missing.'
@@ -105,9 +106,10 @@ class PromptBank:
     def coordinates(self) -> Tensor:
         """Place the S subsets in S - 1 dimensions, their mean at 0 and at mean distance 1 from it.
 
-        Raw CLIP embeddings of such similar prompts have cosines about 0.98: nearly all they hold is
-        what they share, so that is taken off and the rest enlarged. S points around their mean span
-        at most S - 1 dimensions, so nothing is lost, and a network's shape does not depend on E.
+        Raw CLIP embeddings of such similar prompts have cosines about 0.98: they share nearly
+        everything. Their mean is therefore subtracted and the rest enlarged. S points around their
+        mean span at most S - 1 dimensions, so nothing is lost, and a network's shape does not
+        depend on E.
 
         The axes are those of the symmetric root of the Gram matrix, in Helmert's basis of the
         vectors that sum to 0. Principal axes would do the same but are arbitrary where variances
@@ -250,11 +252,12 @@ def load_prompt_bank(path: str | Path) -> PromptBank:
         )
     remedy = "Copy it again, or write it anew with `python -m bundle prompts`."
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = read_checkpoint(path, "cpu")
         bank = PromptBank(content["embeddings"], json.loads(content["provenance"]))
         checksum = bank.provenance["sha256"]
     except Exception as error:  # damaged bytes raise nearly anything, missing keys KeyError
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        cause = error.__cause__ or error
+        reason = f"{type(cause).__name__}: {cause}".splitlines()[0]
         raise ValueError(f"{path} cannot be read as a prompt bank ({reason}). {remedy}") from error
     if checksum != _checksum(bank.embeddings):
         raise ValueError(f"{path}: the embeddings do not match their own checksum. {remedy}")

@@ -1,17 +1,15 @@
 """Prompt embeddings by CLIP's text tower; needs the extra `clip`, and its weights once.
 
-Everything ends in one weight file, read by open_clip with every tensor in its place or not at all:
-what random weights would give must never pass as CLIP.
+The weights are one file, which open_clip loads completely or not at all: embeddings of random
+weights must never pass as CLIP.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,19 +17,10 @@ from torch import Tensor, nn
 from bundle.modalities import check_modalities
 from bundle.prompts.bank import PromptBank, build_bank, prompt_text, subsets_by_code
 
-Tokenizer = Callable[..., Tensor]
-
 WAYS_OUT = (
     "A weight file on this machine (.pt, .bin or .safetensors) works without a connection: give "
     "its path as --pretrained. `--source random` needs neither, but is not CLIP."
 )
-
-
-class Weights(NamedTuple):
-    """A weight file, and whether its model was trained with QuickGELU in place of GELU."""
-
-    file: Path
-    quick_gelu: bool
 
 
 def clip_prompt_bank(
@@ -60,11 +49,21 @@ def clip_prompt_bank(
     open_clip = _open_clip()
     if model not in open_clip.list_models():
         raise ValueError(
-            f"model: expected one of open_clip's own, got {model!r}. Near to it: "
-            f"{get_close_matches(model, open_clip.list_models(), n=5)}. Correct --model."
+            f"model: expected one of open_clip's own, got {model!r}. Correct --model; "
+            "`open_clip.list_models()` names them all."
         )
-    weights = _find_weights(open_clip, model, pretrained)
-    network, tokenizer = _load(open_clip, model, weights)
+    file, quick_gelu = _find_weights(open_clip, model, pretrained)
+    try:
+        # With `require_pretrained`, what does not fit in every tensor is refused.
+        network = open_clip.create_model(
+            model, pretrained=str(file), force_quick_gelu=quick_gelu, require_pretrained=True
+        )
+        tokenizer = open_clip.get_tokenizer(model)
+    except Exception as error:  # each format of weights and each tokenizer has errors of its own
+        raise ValueError(
+            f"{file} cannot be used as weights of {model} ({_brief(error)}). Give the file and the "
+            "--model that belong together."
+        ) from error
     texts = [prompt_text(subset, names) for subset in subsets_by_code(names)]
     return build_bank(
         encode_prompts(texts, network, tokenizer),
@@ -72,14 +71,16 @@ def clip_prompt_bank(
         "clip",
         model=model,
         # The name only: a folder would say whose machine it was.
-        pretrained=weights.file.name if Path(pretrained).is_file() else pretrained,
-        weights_sha256=_sha256(weights.file),
+        pretrained=file.name if Path(pretrained).is_file() else pretrained,
+        weights_sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
         open_clip=open_clip.__version__,
         prompts=texts,
     )
 
 
-def encode_prompts(texts: Sequence[str], model: nn.Module, tokenizer: Tokenizer) -> Tensor:
+def encode_prompts(
+    texts: Sequence[str], model: nn.Module, tokenizer: Callable[..., Tensor]
+) -> Tensor:
     """Embed texts with the text tower and projection of a CLIP that is already built.
 
     Args:
@@ -117,11 +118,11 @@ def _open_clip() -> ModuleType:
     return open_clip
 
 
-def _find_weights(open_clip: ModuleType, model: str, pretrained: str) -> Weights:
-    """Turn a tag or a path into a file, fetching the tag's weights where the cache lacks them."""
+def _find_weights(open_clip: ModuleType, model: str, pretrained: str) -> tuple[Path, bool]:
+    """Find or fetch a weight file; True = its model was trained with QuickGELU, not with GELU."""
     if Path(pretrained).is_file():
         # Absolute, because open_clip would take a bare name that is also a tag for the tag.
-        return Weights(Path(pretrained).absolute(), quick_gelu=False)
+        return Path(pretrained).absolute(), False
     config = open_clip.get_pretrained_cfg(model, pretrained)
     if not config:
         tags = open_clip.list_pretrained_tags_by_model(model)
@@ -136,42 +137,8 @@ def _find_weights(open_clip: ModuleType, model: str, pretrained: str) -> Weights
             f"could not fetch the weights {pretrained!r} of {model} from "
             f"{config.get('hf_hub') or config.get('url')} ({_brief(error)}). {WAYS_OUT}"
         ) from error
-    return Weights(file, quick_gelu=bool(config.get("quick_gelu")))
-
-
-def _load(open_clip: ModuleType, model: str, weights: Weights) -> tuple[nn.Module, Tokenizer]:
-    try:
-        network = open_clip.create_model(
-            model,
-            pretrained=str(weights.file),
-            force_quick_gelu=weights.quick_gelu,
-            require_pretrained=True,
-        )
-        tokenizer = open_clip.get_tokenizer(model)
-        held = open_clip.factory.load_state_dict(str(weights.file))
-    except Exception as error:  # each format of weights and each tokenizer has errors of its own
-        raise ValueError(
-            f"{weights.file} cannot be used as weights of {model} ({_brief(error)}). Give the file "
-            "and the --model that belong together."
-        ) from error
-    # open_clip stretches position embeddings of another length, which is another model.
-    for name, value in network.state_dict().items():
-        if not name.startswith("visual.") and name in held and held[name].shape != value.shape:
-            raise ValueError(
-                f"{weights.file} does not fit {model}: {name!r} is {tuple(held[name].shape)}, "
-                f"expected {tuple(value.shape)}. Give the --model that the file belongs to."
-            )
-    return network, tokenizer
+    return file, bool(config.get("quick_gelu"))
 
 
 def _brief(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 300 else f"{text[:300]} ..."
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
+    return " ".join(str(error).split())[:300] or type(error).__name__

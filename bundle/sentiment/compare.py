@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import csv
 import functools
-import io
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from ignite.engine import Engine, Events
-from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from bundle.atomic import write_text_atomically
+from bundle.evaluation.summary import mean_of_known
+from bundle.evaluation.tables import markdown, write_csv
 from bundle.modalities import all_subsets, subset_name
 from bundle.sentiment.method import FeatureRegression
 from bundle.sentiment.network import FeatureRegressor
@@ -67,7 +64,7 @@ def compare(
 
     Args:
         output_dir: gets scores.csv and table.md, and features.npz where no file is given.
-        file: features in a layout of `bundle.sentiment.files`; None = make a set up.
+        file: features in the layout of `bundle.sentiment.files`; None = make a set up.
         ratio: chance, 0 to 1, that a training sample lacks a modality.
         epochs: passes over the training samples.
         seed: of the made-up set, of what is missing, of weights and order.
@@ -92,16 +89,16 @@ def compare(
     sections = standardise(sections)
     test = sections["test"]
     guess = torch.full_like(test.labels, float(sections["train"].labels.mean()))
-    scores = {CONSTANT: [regression_score("", guess, test.labels)]}
+    scores = {CONSTANT: [regression_score(CONSTANT, "", guess, test.labels)]}
     notes = [_census(file, sections)]
     for name, decouple in TRAININGS.items():
         method = train(sections, decouple, epochs, seed, name)
-        scores[name] = score_subsets(method.network, test)
+        scores[name] = score_subsets(method.network, test, name)
         if method.pairs:
             share = 100 * method.conflicts / method.pairs
             notes.append(f"pairs of subsets whose gradients were in conflict: {share:.1f} %")
-    table = markdown_table(scores)
-    write_text_atomically(folder / CSV, csv_text(scores))
+    table = comparison_table(scores)
+    write_csv([score for some in scores.values() for score in some], folder / CSV, RegressionScore)
     write_text_atomically(folder / TABLE, table)
     print("\n".join([*notes, "", table, f"wrote {folder / CSV} and {folder / TABLE}"]))
     return scores
@@ -136,20 +133,22 @@ def train(
         generator=torch.Generator().manual_seed(seed),
         collate_fn=functools.partial(make_batch, training),
     )
-    trainer = Engine(_step_of(method, torch.optim.Adam(method.parameters(), LEARNING_RATE)))
-    best = _Best(method.network, sections["valid"])
-    trainer.add_event_handler(Events.EPOCH_COMPLETED, best)
+    optimizer = torch.optim.Adam(method.parameters(), LEARNING_RATE)
+    best, weights = math.inf, method.network.state_dict()
     # Silent when the output is not a terminal.
-    with tqdm(total=epochs * len(loader), desc=name, disable=None, leave=False) as bar:
-        trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: bar.update())
-        trainer.run(loader, max_epochs=epochs)
-    method.network.load_state_dict(best.weights)
+    for epoch in tqdm(range(1, epochs + 1), name, disable=None, leave=False):
+        for batch in loader:
+            _step(method, optimizer, batch, epoch)
+        error = mean_of_known(s.mae for s in score_subsets(method.network, sections["valid"]))
+        if error is not None and error < best:
+            best, weights = error, deepcopy(method.network.state_dict())
+    method.network.load_state_dict(weights)
     method.eval()
     return method
 
 
 def make_batch(samples: FeatureSequences, rows: Sequence[int]) -> dict[str, Any]:
-    """Put samples together as `FeatureRegression.losses` takes them; `rows` are their places."""
+    """Put samples together as `FeatureRegression.losses` takes them; `rows` are their indices."""
     taken = samples.take(torch.as_tensor(rows))
     return {
         "frames": taken.frames,
@@ -160,51 +159,37 @@ def make_batch(samples: FeatureSequences, rows: Sequence[int]) -> dict[str, Any]
     }
 
 
-def _step_of(
-    method: FeatureRegression, optimizer: torch.optim.Optimizer
-) -> Callable[[Engine, Mapping[str, Any]], float]:
-    def step(engine: Engine, batch: Mapping[str, Any]) -> float:
-        method.train()
-        optimizer.zero_grad()
-        losses = method.losses(batch)
-        method.backward(losses)
-        norm = float(clip_grad_norm_(method.parameters(), CLIP_NORM))
-        loss = sum(float(term.detach()) for term in losses.values())
-        if not math.isfinite(loss + norm):
-            raise FloatingPointError(
-                f"loss {loss:g} or norm of the gradient {norm:g} is not finite in epoch "
-                f"{engine.state.epoch}; samples of the batch: {', '.join(batch['case'])}. "
-                "Nothing was stepped. Look at their features and labels."
-            )
-        optimizer.step()
-        return loss
-
-    return step
-
-
-class _Best:
-    """Keeps the weights of the epoch with the lowest mean error over the subsets."""
-
-    def __init__(self, network: nn.Module, samples: FeatureSequences) -> None:
-        self.network = network
-        self.samples = samples
-        self.error = float("inf")
-        self.weights: dict[str, Tensor] = {}
-
-    def __call__(self) -> None:
-        error = _mean([score.mae for score in score_subsets(self.network, self.samples)])
-        if error < self.error or not self.weights:
-            self.error = error
-            self.weights = deepcopy(self.network.state_dict())
+def _step(
+    method: FeatureRegression,
+    optimizer: torch.optim.Optimizer,
+    batch: Mapping[str, Any],
+    epoch: int,
+) -> None:
+    method.train()
+    optimizer.zero_grad()
+    losses = method.losses(batch)
+    method.backward(losses)
+    norm = float(clip_grad_norm_(method.parameters(), CLIP_NORM))
+    loss = sum(float(term.detach()) for term in losses.values())
+    if not math.isfinite(loss + norm):
+        raise FloatingPointError(
+            f"loss {loss:g} or norm of the gradient {norm:g} is not finite in epoch {epoch}; "
+            f"samples of the batch: {', '.join(batch['case'])}. Nothing was stepped. Look at their "
+            "features and labels."
+        )
+    optimizer.step()
 
 
 @torch.inference_mode()
-def score_subsets(network: FeatureRegressor, samples: FeatureSequences) -> list[RegressionScore]:
+def score_subsets(
+    network: FeatureRegressor, samples: FeatureSequences, training: str = ""
+) -> list[RegressionScore]:
     """Score a network on every subset, each over the samples that have all of its modalities.
 
     Args:
         network: is put into evaluation mode.
         samples: standardised.
+        training: what the scores are called.
 
     Returns:
         A score for each of the 2^M - 1 subsets, in the order of `all_subsets`.
@@ -220,79 +205,48 @@ def score_subsets(network: FeatureRegressor, samples: FeatureSequences) -> list[
     for subset in all_subsets(modalities):
         rows = present[:, [modalities.index(name) for name in subset]].all(1)
         prediction = network.decode([whole[name][rows] for name in subset])
-        scores.append(
-            regression_score(subset_name(subset, modalities), prediction, samples.labels[rows])
-        )
+        name = subset_name(subset, modalities)
+        scores.append(regression_score(training, name, prediction, samples.labels[rows]))
     return scores
 
 
-def markdown_table(scores: Mapping[str, Sequence[RegressionScore]]) -> str:
+def comparison_table(scores: Mapping[str, Sequence[RegressionScore]]) -> str:
     """Write a GitHub table: subsets and their mean down, scores across, trainings side by side.
 
     A dash stands for what could not be computed: nobody can form the subset, or no label has a
     sign.
     """
     trainings = [scores[name] for name in TRAININGS]
-    lines = [["given", "cases", *_titles()]]
-    for of_subset in zip(*trainings, strict=True):
-        lines.append([of_subset[0].subset, str(of_subset[0].cases), *_cells(of_subset)])
+    titles = [f"{title}, {name}" for title, _, _ in _COLUMNS.values() for name in TRAININGS]
+    rows = [
+        [of_subset[0].subset, str(of_subset[0].cases), *_cells(map(vars, of_subset))]
+        for of_subset in zip(*trainings, strict=True)
+    ]
     means = [
-        RegressionScore(
-            "mean", 0, **{key: _mean([getattr(s, key) for s in some]) for key in _COLUMNS}
-        )
+        {key: mean_of_known(getattr(score, key) for score in some) for key in _COLUMNS}
         for some in trainings
     ]
-    lines.append(["mean", "", *_cells(means)])
     (constant,) = scores[CONSTANT]
-    nothing = [constant] * len(trainings)
-    lines.append([f"nothing: {CONSTANT}", str(constant.cases), *_cells(nothing)])
-    return _aligned(lines)
+    nothing = [vars(constant)] * len(trainings)
+    rows.append(["mean", "", *_cells(means)])
+    rows.append([f"nothing: {CONSTANT}", str(constant.cases), *_cells(nothing)])
+    return markdown(["given", "cases", *titles], rows)
 
 
-def csv_text(scores: Mapping[str, Sequence[RegressionScore]]) -> str:
-    """Write one line per training and subset, all digits kept; empty = could not be computed."""
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(
-        text, ["training", *(column.name for column in fields(RegressionScore))]
-    )
-    writer.writeheader()
-    for training, rows in scores.items():
-        writer.writerows({"training": training, **asdict(row)} for row in rows)
-    return text.getvalue()
+def _cells(of_trainings: Iterable[Mapping[str, Any]]) -> list[str]:
+    found = list(of_trainings)
+    return [
+        "\N{EN DASH}" if value is None else f"{factor * value:.{digits}f}"
+        for key, (_, factor, digits) in _COLUMNS.items()
+        for value in (scores[key] for scores in found)
+    ]
 
 
 def _census(file: str | Path, sections: Mapping[str, FeatureSequences]) -> str:
     """Tell how many samples there are, and how many of them have each modality."""
-    told = []
+    lines = []
     for key, section in sections.items():
         counts = zip(section.frames, section.present.sum(0).tolist(), strict=True)
         held = ", ".join(f"{name} {count}" for name, count in counts)
-        told.append(f"{key}: {len(section)} samples ({held})")
-    return "\n".join([f"features: {file}", *told])
-
-
-def _titles() -> list[str]:
-    return [f"{title}, {name}" for title, _, _ in _COLUMNS.values() for name in TRAININGS]
-
-
-def _cells(of_trainings: Sequence[RegressionScore]) -> list[str]:
-    return [
-        "\N{EN DASH}" if value is None else f"{factor * value:.{digits}f}"
-        for key, (_, factor, digits) in _COLUMNS.items()
-        for value in (getattr(score, key) for score in of_trainings)
-    ]
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
-
-
-def _aligned(lines: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    padded = [
-        [line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]
-        for line in (lines[0], rule, *lines[1:])
-    ]
-    return "\n".join(f"| {' | '.join(line)} |" for line in padded) + "\n"
+        lines.append(f"{key}: {len(section)} samples ({held})")
+    return "\n".join([f"features: {file}", *lines])

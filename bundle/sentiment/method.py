@@ -1,4 +1,4 @@
-"""Regression on feature sequences: one loss a modality subset, their gradients decoupled."""
+"""Regression on feature sequences: one loss for each modality subset, their gradients decoupled."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from bundle.methods.base import Method
 from bundle.methods.gmd.gradients import decouple_gradients
 from bundle.modalities import all_subsets, subset_name
 
 
-class FeatureRegression(Method):
+class FeatureRegression(nn.Module):
     """Train a regressor on every subset that the samples of a batch can form.
 
-    A sample joins the loss of a subset only if it has all of the subset's modalities; a subset that
-    no sample can form has no loss in this step. Every modality is encoded once and shared by the
-    subsets.
+    Not a `bundle.methods.base.Method`: there are no images, and no engine of MONAI trains it. A
+    sample joins the loss of a subset only if it has all of the subset's modalities; a subset that
+    no sample can form has no loss in this step. Every modality is encoded once for all subsets.
 
     Args:
         network: a `bundle.sentiment.network.FeatureRegressor`.
-        decouple: True = `bundle.methods.gmd.gradients.decouple_gradients`, the function that
-            also trains the segmentation networks; False = the gradient of the same losses' mean.
+        decouple: True = `bundle.methods.gmd.gradients.decouple_gradients`, the function that also
+            trains the segmentation networks; False = the gradient of the same losses' mean.
 
     Attributes:
-        conflicts, pairs: of the subsets' gradients met so far, how many pairs disagreed (negative
-            dot product) and how many there were; counted while decoupling only.
+        conflicts, pairs: how many pairs of subsets' gradients disagreed so far (negative scalar
+            product), and how many there were; counted only while decoupling.
 
     Source: our reading of arXiv 2402.16318, which has an experiment on CMU-MOSI; design.md
     section 1.3.
     """
 
     def __init__(self, network: nn.Module, decouple: bool = True) -> None:
-        super().__init__(network)
+        super().__init__()
+        self.network = network
         self.decouple = decouple
         self.conflicts = 0
         self.pairs = 0
@@ -69,10 +69,11 @@ class FeatureRegression(Method):
     def backward(self, losses: Mapping[str, Tensor]) -> None:
         """Back-propagate the terms, decoupled or as their sum."""
         if not self.decouple:
-            super().backward(losses)
+            sum(losses.values()).backward()
             return
-        parameters = [p for p in self.network.parameters() if p.requires_grad]
         # The terms are shares of a mean already: their decoupled gradients add up to it.
-        report = decouple_gradients(list(losses.values()), parameters, reduction="sum")
+        report = decouple_gradients(
+            list(losses.values()), list(self.network.parameters()), reduction="sum"
+        )
         self.conflicts += int(report.conflicts.triu(1).sum())
         self.pairs += len(losses) * (len(losses) - 1) // 2

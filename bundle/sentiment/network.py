@@ -1,7 +1,7 @@
-"""A small regressor on feature sequences: one encoder a modality, their mean, one head.
+"""A small regressor on feature sequences: an encoder for each modality, their mean, one head.
 
-Shape legend beside that of `bundle.modalities`: T frames (padded), F features, both each modality's
-own.
+Letters besides the legend of `bundle.modalities`: T frames (padded) and F features, of which each
+modality has its own number.
 """
 
 from __future__ import annotations
@@ -84,42 +84,6 @@ class FeatureRegressor(nn.Module):
                 codes[name] = codes[name].index_put((here,), code)
         return codes
 
-    def decode(self, codes: Sequence[Tensor], keep: Tensor | None = None) -> Tensor:
-        """Predict from the mean of some modalities' codes.
-
-        Args:
-            codes: K tensors (B, E), one a modality.
-            keep: (B, K) bool, True = use it; at least one in every row. None = use all of them.
-
-        Returns:
-            (B,).
-        """
-        code = torch.stack(list(codes), 1)
-        if keep is None:
-            return self.head(code.mean(1)).squeeze(1)
-        kept = code.masked_fill(~keep[:, :, None], 0)
-        return self.head(kept.sum(1) / keep.sum(1, keepdim=True)).squeeze(1)
-
-    def forward(
-        self,
-        frames: Mapping[str, Tensor],
-        valid: Mapping[str, Tensor],
-        present: Tensor | None = None,
-    ) -> Tensor:
-        """Predict (B,) from what is present; arguments as in `encode`.
-
-        `present=None` = every modality with a frame that counts.
-
-        Raises:
-            ValueError: nothing is present of some sample, or a modality is said to be present of
-                which no frame counts.
-        """
-        some = torch.stack([valid[name].any(1) for name in self.encoders], 1)
-        present = some if present is None else present
-        if not bool(present.any(1).all()) or bool((present & ~some).any()):
-            raise ValueError(
-                "expected of every sample at least one present modality, each with frames that "
-                f"count, got present {present.tolist()} where {some.tolist()} have frames"
-            )
-        codes = self.encode(frames, valid, present)
-        return self.decode(list(codes.values()), present)
+    def decode(self, codes: Sequence[Tensor]) -> Tensor:
+        """Predict (B,) from the mean of some modalities' codes, each (B, E)."""
+        return self.head(torch.stack(list(codes), 1).mean(1)).squeeze(1)

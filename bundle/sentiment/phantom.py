@@ -1,4 +1,4 @@
-"""A made-up sentiment set of nobody's speech, in the layout that CMU-MOSI features have.
+"""A made-up sentiment set in the layout that CMU-MOSI features have.
 
 Every section is made from its own seed, so it is the same whatever else the file holds.
 """
@@ -49,10 +49,10 @@ def write_feature_phantom(
 def make_feature_phantom(samples: Mapping[str, int] = DEFAULT_SAMPLES, seed: int = 0) -> Layout:
     """Make the set as `bundle.sentiment.files` lays it out.
 
-    The sentiment is a sum of independent parts, one a modality: no modality holds what another one
-    does. A part moves the frames of its modality along a fixed direction of the features, more in
-    some frames than in others, among noise, from an offset and with a scale that each feature has
-    of its own. Lengths differ from sample to sample.
+    The sentiment is a sum of independent parts, one for each modality: no modality holds what
+    another one does. A part moves the frames of its modality along a fixed direction of the
+    features, more in some frames than in others, among noise. Each feature has an offset and a
+    scale of its own. Lengths differ from sample to sample.
 
     Args:
         samples: how many in "train", "valid" and "test".

@@ -15,6 +15,7 @@ class RegressionScore:
     """The scores of one model on one subset of the modalities.
 
     Attributes:
+        training: what was scored, such as "decoupled".
         subset: such as "text+audio".
         cases: how many samples can form the subset; 0 = the scores are None.
         mae: mean absolute error, unit of the labels.
@@ -24,6 +25,7 @@ class RegressionScore:
         accuracy_7: 0 to 1, how often both round to the same of -3, -2 to 3.
     """
 
+    training: str
     subset: str
     cases: int
     mae: float | None
@@ -32,11 +34,13 @@ class RegressionScore:
     accuracy_7: float | None
 
 
-def regression_score(subset: str, prediction: Tensor, label: Tensor) -> RegressionScore:
+def regression_score(
+    training: str, subset: str, prediction: Tensor, label: Tensor
+) -> RegressionScore:
     """Score predictions.
 
     Args:
-        subset: the name of what was given.
+        training, subset: as in `RegressionScore`.
         prediction: (N,) float, finite.
         label: (N,) float, finite; numbers beyond -3 and 3 round to these.
 
@@ -52,12 +56,13 @@ def regression_score(subset: str, prediction: Tensor, label: Tensor) -> Regressi
             f"and {tuple(label.shape)}"
         )
     if not len(label):
-        return RegressionScore(subset, 0, None, None, None, None)
+        return RegressionScore(training, subset, 0, None, None, None, None)
     prediction, label = prediction.double(), label.double()
     signed = label != 0
     right = (prediction > 0) == (label > 0)
     classes = [values.clamp(-HIGHEST, HIGHEST).round() for values in (prediction, label)]
     return RegressionScore(
+        training=training,
         subset=subset,
         cases=len(label),
         mae=float((prediction - label).abs().mean()),

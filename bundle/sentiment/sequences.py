@@ -1,12 +1,12 @@
 """Samples of several modalities as feature sequences: what is given, what is missing, one scale.
 
-Shape legend: N samples, T frames (padded), F features; M modalities as in `bundle.modalities`.
+Letters besides the legend of `bundle.modalities`: N samples, T frames (padded), F features.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from bundle.data.degrade import draw_kept, read_rates
-from bundle.modalities import check_modalities, names_of
+from bundle.modalities import names_of
 from bundle.sentiment.files import load_layout
 
 FEATURE_MODALITIES = ("text", "audio", "vision")
@@ -54,7 +54,7 @@ class FeatureSequences:
         return torch.stack([valid.any(1) for valid in self.valid.values()], 1)
 
     def take(self, rows: Tensor) -> FeatureSequences:
-        """Return the samples at some places, `rows` (B,) int, in their order."""
+        """Return the samples with the indices `rows`, (B,) int, in that order."""
         return FeatureSequences(
             names=tuple(self.names[row] for row in rows.tolist()),
             frames={name: frames[rows] for name, frames in self.frames.items()},
@@ -63,9 +63,7 @@ class FeatureSequences:
         )
 
 
-def read_features(
-    path: str | Path, modalities: Sequence[str] = FEATURE_MODALITIES
-) -> dict[str, FeatureSequences]:
+def read_features(path: str | Path) -> dict[str, FeatureSequences]:
     """Read train, valid and test from a file of feature sequences.
 
     A frame counts if it lies before the sample's length or, for text, if `text_bert` marks it;
@@ -74,24 +72,14 @@ def read_features(
     modality that holds nothing but zeros then. A sample that lacks every modality is left out, with
     a warning that names it.
 
-    Args:
-        path: what `bundle.sentiment.files.load_layout` reads.
-        modalities: the names of the features to read, in the network's order.
-
-    Returns:
-        The samples of "train", "valid" and "test".
-
     Raises:
         FileNotFoundError: no such file.
         ValueError: what `load_layout` refuses; features, lengths or labels that are not there or
             do not fit together; a label that is NaN or infinite; a section without samples.
     """
-    names = check_modalities(modalities)
     content = load_layout(path)
-    sections = {
-        section: _read(content[section], f"{path}, {section}", names) for section in content
-    }
-    for name in names:
+    sections = {key: _read(values, f"{path}, {key}") for key, values in content.items()}
+    for name in FEATURE_MODALITIES:
         widths = {key: section.frames[name].shape[2] for key, section in sections.items()}
         if len(set(widths.values())) > 1:
             raise ValueError(
@@ -164,19 +152,13 @@ def _scale(name: str, training: FeatureSequences) -> tuple[Tensor, Tensor]:
             f"expected training samples with {name}, got none among {len(training)}. Lower the "
             "missing ratio, or leave the modality out."
         )
-    mean = sum(part.sum(0) for part in _parts(frames, valid)) / count
-    deviation = (
-        sum((part - mean).square().sum(0) for part in _parts(frames, valid)) / count
-    ).sqrt()
+    # In double precision, and in parts for the sake of memory.
+    parts = list(zip(frames.split(_PART), valid.split(_PART), strict=True))
+    mean = sum(some[inside].double().sum(0) for some, inside in parts) / count
+    squares = sum((some[inside].double() - mean).square().sum(0) for some, inside in parts)
+    deviation = (squares / count).sqrt()
     # Below this a feature differs from its mean by rounding only.
-    constant = deviation <= 1e-6 * mean.abs()
-    return mean, deviation.masked_fill(constant, 1)
-
-
-def _parts(frames: Tensor, valid: Tensor) -> Iterator[Tensor]:
-    """Give the frames that count in double precision, (n, F), in parts for the sake of memory."""
-    for some, inside in zip(frames.split(_PART), valid.split(_PART), strict=True):
-        yield some[inside].double()
+    return mean, deviation.masked_fill(deviation <= 1e-6 * mean.abs(), 1)
 
 
 def _standardised(frames: Tensor, valid: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
@@ -184,14 +166,22 @@ def _standardised(frames: Tensor, valid: Tensor, mean: Tensor, deviation: Tensor
     return torch.cat(scaled).masked_fill(~valid[:, :, None], 0)
 
 
-def _read(content: Mapping[str, Any], where: str, modalities: Sequence[str]) -> FeatureSequences:
+def _read(content: Mapping[str, Any], where: str) -> FeatureSequences:
     labels = _labels(content, where)
     names = _names(content.get("id"), len(labels), where)
-    frames, valid = {}, {}
-    for name in modalities:
-        frames[name], valid[name] = _modality(content, name, names, f"{where}, {name}")
+    read = {
+        name: _modality(content, name, names, f"{where}, {name}") for name in FEATURE_MODALITIES
+    }
+    frames, valid = ({name: pair[i] for name, pair in read.items()} for i in range(2))
     samples = FeatureSequences(names, frames, valid, labels)
-    return _without_empty(samples, where)
+    some = samples.present.any(1)
+    empty = [name for name, here in zip(names, some.tolist(), strict=True) if not here]
+    if len(empty) == len(samples):
+        raise ValueError(f"{where}: expected samples, got none that has any modality")
+    if not empty:
+        return samples
+    logger.warning("%s: left out, since nothing is given of them: %s", where, ", ".join(empty))
+    return samples.take(some.nonzero().flatten())
 
 
 def _labels(content: Mapping[str, Any], where: str) -> Tensor:
@@ -248,7 +238,7 @@ def _lengths(
     """Tell which frames are not padding, (N, T) bool; None = the file does not say."""
     if f"{name}_lengths" not in content:
         tokens = content.get(f"{name}_bert")
-        known = isinstance(tokens, np.ndarray) and tokens.shape == (len(samples), 3, frames)
+        known = tokens is not None and tokens.shape == (len(samples), 3, frames)
         return tokens[:, 1] != 0 if known else None
     lengths = _floats(content[f"{name}_lengths"], f"{where}_lengths").reshape(-1)
     if len(lengths) != len(samples):
@@ -269,14 +259,3 @@ def _floats(value: Any, where: str) -> np.ndarray:
             return np.array(value, np.float32)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where}: expected an array of numbers ({error})") from error
-
-
-def _without_empty(samples: FeatureSequences, where: str) -> FeatureSequences:
-    some = samples.present.any(1)
-    empty = [name for name, here in zip(samples.names, some.tolist(), strict=True) if not here]
-    if len(empty) == len(samples):
-        raise ValueError(f"{where}: expected samples, got none that has any modality")
-    if not empty:
-        return samples
-    logger.warning("%s: left out, since nothing is given of them: %s", where, ", ".join(empty))
-    return samples.take(some.nonzero().flatten())

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -59,3 +60,11 @@ def test_a_switch_is_off_also_as_text_from_the_command_line(value):
 def test_another_word_for_a_switch_is_refused():
     with pytest.raises(ValueError, match="expected true or false, got 'maybe'"):
         bundle.flag("maybe")
+
+
+def test_a_name_without_a_successor_tells_what_to_use_instead():
+    text = r"^bundle\.dominance_picture is gone: GMD logs its numbers .*Change the name in"
+    with pytest.raises(ImportError, match=text):
+        import_module("bundle.dominance_picture")
+    with pytest.raises(ImportError, match=r"^bundle\.dominance is now bundle\.methods\.gmd\."):
+        import_module("bundle.dominance")

@@ -18,7 +18,7 @@ class Dominance(nn.Module):
     are taken relative to the mean norm of their step: a training's first steps would outweigh all
     others.
 
-    Letters besides the legend of `bundle.modalities`: K = 2^M - 1, all subsets in the order of
+    Letters besides the legend of `bundle.modalities`: A = 2^M - 1, all subsets in the order of
     `subset_code`.
 
     Args:
@@ -57,15 +57,8 @@ class Dominance(nn.Module):
         self.together[pairs] += 1 - torch.eye(len(rows)).to(self.together)
 
     def mean_norms(self) -> Tensor:
-        """Return (K,) mean norms relative to the steps' means; NaN = the subset was never drawn."""
+        """Return (A,) mean norms relative to the steps' means; NaN = the subset was never drawn."""
         return self.norms / self.drawn
-
-    def conflict_rates(self) -> Tensor:
-        """Return (K, K) shares, 0 to 1, of the steps with both subsets in which they conflicted.
-
-        NaN where the two were never drawn in one step, and on the diagonal.
-        """
-        return self.conflicts / self.together
 
     def shares(self) -> Tensor:
         """Return (M,) shares of the modalities in the gradients' norms, which sum to 1.
@@ -73,9 +66,9 @@ class Dominance(nn.Module):
         The mean norm of each subset that was ever drawn is divided equally among its modalities.
         1 / M each = none dominates, if all subsets can be formed. All 0 before the first step.
         """
-        places = range(len(self.modalities))
+        indices = range(len(self.modalities))
         codes = torch.arange(1, len(self.drawn) + 1, device=self.drawn.device)
-        members = torch.stack([codes >> place & 1 for place in places], 1).float()
+        members = torch.stack([codes >> index & 1 for index in indices], 1).float()
         norms = self.mean_norms().nan_to_num(0)
         parts = (norms[:, None] * members / members.sum(1, keepdim=True)).sum(0)
         return parts / norms.sum() if bool(norms.any()) else parts
@@ -92,3 +85,15 @@ class Dominance(nn.Module):
         if bool(self.together.any()):
             logged["conflict_rate"] = float(self.conflicts.sum() / self.together.sum())
         return logged
+
+    def describe(self) -> str:
+        """Say in one line what `scalars` returns; empty before the first step."""
+        logged = self.scalars()
+        if not logged:
+            return ""
+        shares = [f"{name} {100 * logged[f'dominance_{name}']:.1f} %" for name in self.modalities]
+        line = f"shares of the modalities in the gradients' norms: {', '.join(shares)}"
+        if "conflict_rate" in logged:
+            rate = 100 * logged["conflict_rate"]
+            line += f"; pairs of subsets whose gradients were in conflict: {rate:.1f} %"
+        return line

@@ -57,9 +57,9 @@ def decouple_gradients(
     `Tensor.backward`; like there, a parameter that no loss reaches is left alone, and the graphs
     are freed.
 
-    A gradient under way is always a linear combination of the original ones. So all of it is worked
-    out on their scalar products, in float64 whatever the gradients' type, and the result is one
-    weighted sum. A common factor of the losses (a gradient scaler's) is a factor of the result.
+    At every stage a gradient is a linear combination of the original ones. Everything is therefore
+    computed on their scalar products, in float64 whatever the gradients' type, and the result is
+    one weighted sum. A common factor of the losses (a gradient scaler's) is a factor of the result.
 
     Across processes (`torch.distributed` initialised), each loss's gradient is averaged over the
     ranks *before* it is decoupled, and all ranks add the same: what one process would add for the
@@ -101,15 +101,15 @@ def decouple_gradients(
         )
         reached = _reached_on_any_rank(reached, device)
         stacks = {
-            place: _mean_over_ranks(_stack(gradients, place, parameter))
-            for place, parameter in enumerate(learning)
-            if bool(reached[:, place].any())
+            index: _mean_over_ranks(_stack(gradients, index, parameter))
+            for index, parameter in enumerate(learning)
+            if bool(reached[:, index].any())
         }
         gram = sum(map(_products, stacks.values()), torch.zeros(len(losses), len(losses)).double())
         weights = from_first_rank(_decouple(gram, generator).sum(0), device)
-        for place, stack_SN in stacks.items():
-            divisor = _divisor(reduction, bool(reached[:, place].all()), len(losses))
-            _add_gradient(learning[place], weights / divisor, stack_SN)
+        for index, stack_SN in stacks.items():
+            divisor = _divisor(reduction, bool(reached[:, index].all()), len(losses))
+            _add_gradient(learning[index], weights / divisor, stack_SN)
     return GradientReport(gram, weights)
 
 
@@ -118,20 +118,20 @@ def _back_propagate(
 ) -> list[tuple[Tensor | None, ...]]:
     """Compute each loss's gradient, None where it does not reach a parameter."""
     nothing = (None,) * len(parameters)
-    graphs = [place for place, loss in enumerate(losses) if loss.requires_grad]
+    graphs = [index for index, loss in enumerate(losses) if loss.requires_grad]
     gradients: list[tuple[Tensor | None, ...]] = [nothing] * len(losses)
-    for place in graphs if parameters else ():
-        gradients[place] = torch.autograd.grad(
-            losses[place], parameters, retain_graph=place != graphs[-1], allow_unused=True
+    for index in graphs if parameters else ():
+        gradients[index] = torch.autograd.grad(
+            losses[index], parameters, retain_graph=index != graphs[-1], allow_unused=True
         )
     return gradients
 
 
 def _stack(
-    gradients: Sequence[Sequence[Tensor | None]], place: int, parameter: nn.Parameter
+    gradients: Sequence[Sequence[Tensor | None]], index: int, parameter: nn.Parameter
 ) -> Tensor:
     """Put the losses' gradients of one parameter side by side: (S, N)."""
-    found = [row[place] for row in gradients]
+    found = [row[index] for row in gradients]
     return torch.stack([torch.zeros_like(parameter) if g is None else g for g in found]).flatten(1)
 
 

@@ -1,7 +1,12 @@
-"""Gradient-guided modality decoupling: a loss for each subset, their gradients rid of conflicts."""
+"""Gradient-guided modality decoupling (GMD): a loss for each subset, gradients without conflicts.
+
+To understand GMD, read in this order: this file, `gradients` (how conflicts are removed),
+`bundle.networks.dynamic_sharing` (the network of the paper) and `dominance` (what is logged).
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -10,10 +15,11 @@ from torch import Tensor, nn
 
 from bundle.methods.base import Method
 from bundle.methods.gmd.dominance import Dominance
-from bundle.methods.gmd.dominance_picture import write_dominance
 from bundle.methods.gmd.gradients import REDUCTIONS, decouple_gradients
 from bundle.methods.gmd.ranks import from_first_rank, largest_over_ranks, rank_count, sum_over_ranks
 from bundle.modalities import names_of, parse_subset, presence, subset_name
+
+logger = logging.getLogger(__name__)
 
 
 class GMD(Method):
@@ -38,8 +44,6 @@ class GMD(Method):
             mean variant of PCGrad: the two are one. "mean_where_shared" is what the paper's public
             code does: the norms that belong to one modality, which only some subsets reach, get the
             sum.
-        picture: PNG file that shows how much each modality dominated, written when a training ends;
-            None = none.
 
     Raises:
         ValueError: `subsets_per_step` below 1, or an unknown reduction.
@@ -55,7 +59,6 @@ class GMD(Method):
         subsets_per_step: int | None = 4,
         decouple: bool = True,
         reduction: str = "mean",
-        picture: str | None = None,
     ) -> None:
         super().__init__(network)
         if subsets_per_step is not None and subsets_per_step < 1:
@@ -70,7 +73,6 @@ class GMD(Method):
         self.subsets_per_step = subsets_per_step
         self.decouple = decouple
         self.reduction = reduction
-        self.picture = picture
         self.dominance = Dominance(modalities)
 
     def losses(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -118,18 +120,18 @@ class GMD(Method):
         self.dominance.update(report, subsets)
 
     def attach(self, engine: Engine) -> None:
-        """Show how much each modality dominates: among the epoch's metrics, and as a picture."""
+        """Add how much each modality dominates to the epoch's metrics; log it at the end."""
         # Every step, because at the end of an epoch others read the metrics before this would run.
         if not engine.has_event_handler(self._show, Events.ITERATION_COMPLETED):
             engine.add_event_handler(Events.ITERATION_COMPLETED, self._show)
-            engine.add_event_handler(Events.COMPLETED, self._draw)
+            engine.add_event_handler(Events.COMPLETED, self._log)
 
     def _show(self, engine: Engine) -> None:
         engine.state.metrics.update(self.dominance.scalars())
 
-    def _draw(self) -> None:
-        if self.picture is not None:
-            write_dominance(self.dominance, self.picture)
+    def _log(self) -> None:
+        if line := self.dominance.describe():
+            logger.info(line)
 
 
 def can_form(present: Tensor, subsets: Tensor) -> Tensor:
@@ -169,7 +171,7 @@ def draw_subsets(
     """
     modalities = present.shape[1]
     codes = torch.arange(1, 2**modalities)
-    subsets = torch.stack([codes >> place & 1 for place in range(modalities)], 1).bool()
+    subsets = torch.stack([codes >> index & 1 for index in range(modalities)], 1).bool()
     formed = largest_over_ranks(can_form(present, subsets).any(1), device).nonzero().flatten()
     if not len(formed):
         raise ValueError("cannot draw a subset: no case of the batch has any modality")

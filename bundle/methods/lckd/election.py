@@ -1,4 +1,7 @@
-"""The election of teachers: which modality by itself segments a region of held-out cases best."""
+"""The election of teachers (LCKD): which modality alone segments a region best.
+
+It is held on cases that training does not see.
+"""
 
 from __future__ import annotations
 
@@ -29,13 +32,13 @@ class Electing(Protocol):
     case_counts: Tensor
 
     def teachers(self) -> Tensor:
-        """Name the teacher of each region: (R,), a place in the vocabulary, -1 = none."""
+        """Name the teacher of each region: (R,), an index into the vocabulary, -1 = none."""
 
     def elect(self, dice_sums: Tensor, case_counts: Tensor) -> Tensor:
         """Take up Dice sums and case counts (M, R); say which regions (R,) were scored."""
 
 
-class Record(Protocol):
+class ElectionLog(Protocol):
     """Where the elections of a training are kept, as in `teacher_record.TeacherRecord`."""
 
     def forget_from(self, epoch: int) -> None:
@@ -116,7 +119,7 @@ class Election:
             once for each modality that it has.
         record: where the elections are kept, to be drawn; None = in the log alone.
         required: False = without cases nobody is elected here, as at a site of a federation that
-            holds none and hears of the teachers from others.
+            holds none and gets the teachers from others.
 
     Raises:
         ValueError: `interval` below 1.
@@ -132,7 +135,7 @@ class Election:
         inferer: Inferer,
         postprocessing: Callable[[dict[str, Any]], Mapping[str, Any]],
         interval: int = 10,
-        record: Record | None = None,
+        record: ElectionLog | None = None,
         required: bool = True,
     ) -> None:
         if interval < 1:

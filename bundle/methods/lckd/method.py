@@ -1,4 +1,9 @@
-"""LCKD: the modality that segments a region best by itself teaches the others about it."""
+"""LCKD: the modality that segments a region best by itself teaches the others about it.
+
+To understand LCKD, read in this order: this file, `election` (who teaches),
+`bundle.losses.distillation.distance_to_teacher` (what is learnt from a teacher),
+`bundle.networks.scan_encoder` (the network) and `teacher_record` (what is kept of the elections).
+"""
 
 from __future__ import annotations
 
@@ -102,13 +107,13 @@ class LCKD(Method):
         return torch.where(counted, self.dice_sums / self.case_counts.where(counted, 1.0), 0.0)
 
     def teachers(self) -> Tensor:
-        """Name the teacher of each region: (R,) int64, a place in the vocabulary, -1 = none.
+        """Name the teacher of each region: (R,) int64, an index into the vocabulary, -1 = none.
 
         The best by mean Dice, among equals the first. Who finds nothing of a region (Dice 0, or no
         case was scored) does not teach it.
         """
-        best, place = self.scores.max(0)
-        return torch.where(best > 0, place, NO_TEACHER)
+        best, modality = self.scores.max(0)
+        return torch.where(best > 0, modality, NO_TEACHER)
 
     def elect(self, dice_sums: Tensor, case_counts: Tensor) -> Tensor:
         """Take up the results of an election.
@@ -177,7 +182,7 @@ class LCKD(Method):
         return total / max(len(lessons), 1) if self.teaching == "regions" else total
 
     def _lessons(self, label: Tensor, size: torch.Size) -> list[tuple[int, Tensor]]:
-        """List who teaches, and where: a place in the vocabulary and weights (B, d, h, w)."""
+        """List who teaches, by index into the vocabulary, and where: weights (B, d, h, w)."""
         teachers = self.teachers().tolist()
         if self.teaching == "union":
             everywhere = label.new_ones((len(label), *size))
@@ -213,10 +218,13 @@ def _normed(features: Tensor) -> Tensor:
     return F.instance_norm(features.float())
 
 
-def _by_case(features: Tensor, places: Tensor) -> Tensor:
-    """Put the features of N scans (N, C, ...) at their N places (B, M); zero elsewhere."""
-    table = features.new_zeros((*places.shape, *features.shape[1:]))
-    return table.index_put(places.nonzero(as_tuple=True), features)
+def _by_case(features: Tensor, scans: Tensor) -> Tensor:
+    """Put the features of N scans (N, C, ...) into a table (B, M, C, ...), zero where none is.
+
+    `scans` is (B, M) bool with N times True.
+    """
+    table = features.new_zeros((*scans.shape, *features.shape[1:]))
+    return table.index_put(scans.nonzero(as_tuple=True), features)
 
 
 def _fills(weight: Tensor) -> Tensor:

@@ -83,13 +83,13 @@ class TeacherRecord:
             self._write(kept)
 
     def add(self, epoch: int, scores: Tensor, case_counts: Tensor, teachers: Tensor) -> None:
-        """Keep one election, in place of a former one of the same epoch or later, and draw all.
+        """Keep one election, instead of a former one of the same epoch or later, and draw all.
 
         Args:
             epoch: at whose start it was held, from 1.
             scores: (M, R) mean Dice, 0 to 1, of each modality by itself.
             case_counts: (M, R) of how many cases; 0 = nothing is known.
-            teachers: (R,) int, a place in the vocabulary, -1 = none.
+            teachers: (R,) int, an index into the vocabulary, -1 = none.
         """
         new = [
             Candidate(

@@ -108,7 +108,7 @@ class CoDistillation(Method):
         return losses
 
     def _choose(self, cases: int) -> Tensor:
-        """Draw the cases that get a second view: their places in the batch."""
+        """Draw the cases that get a second view: their indices in the batch."""
         return torch.randperm(cases)[: max(1, round(self.second_share * cases))]
 
     @torch.no_grad()

@@ -31,8 +31,8 @@ class DistributionApproximation(nn.Module):
     *Cautious*, it is left to be the expectation that least squares makes of it, which varies less
     than a scan and is closer to the truth voxel by voxel: `marginal_excess`, and the conditional
     term for descriptors that are no sizes (how bright a patch is), times the share of their
-    variance that the case's scans explain. What was never seen together with any of them is then
-    told nothing about, instead of being drawn to its mean.
+    variance that the case's scans explain. What was never seen together with any of them then
+    has no conditional term, instead of being drawn to its mean.
 
     The Gaussians are drawn from the bank when first needed and kept until it changes.
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import cache
 from pathlib import Path
 
 import onnxruntime
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from bundle.delivery import export as module
 from bundle.delivery.export import export
 from bundle.modalities import BRATS_MODALITIES, all_subsets, keep_only, presence
 from bundle.networks.dynamic_sharing import DynamicSharing
@@ -40,10 +42,23 @@ def randomised(network: nn.Module) -> nn.Module:
     return network.eval()
 
 
-@pytest.fixture(params=["joint", pytest.param("separate", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=["joint", pytest.param("separate", marks=pytest.mark.slow)])
 def network(request) -> nn.Module:
     torch.manual_seed(0)
     return randomised(UniversalNetwork(4, 3, **SHAPE, encoders=request.param))
+
+
+@pytest.fixture(scope="module")
+def files(network, tmp_path_factory) -> dict[str, Path]:
+    """The network written in three ways; the program is made once for the two that share it."""
+    folder = tmp_path_factory.mktemp("exported")
+    names = {"program": "model.pt2", "onnx": "model.onnx", "image_only": "image_only.onnx"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "export_program", cache(module.export_program))
+        return {
+            kind: export(network, folder / name, NOTE, kind == "image_only", multiple=4)
+            for kind, name in names.items()
+        }
 
 
 def onnx_logits(path: Path, *inputs: Tensor) -> Tensor:
@@ -56,8 +71,8 @@ def onnx_logits(path: Path, *inputs: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def test_onnx_gives_the_same_logits_on_every_subset_whatever_is_absent_holds(network, tmp_path):
-    path = export(network, tmp_path / "model.onnx", NOTE, multiple=4)
+def test_onnx_gives_the_same_logits_on_every_subset_whatever_is_absent_holds(network, files):
+    path = files["onnx"]
     batch = image(15, 8, 12, 8)
     expected = network(batch, SUBSETS)
     for given in (batch, batch.masked_fill(~SUBSETS[:, :, None, None, None], float("nan"))):
@@ -69,18 +84,17 @@ def test_onnx_gives_the_same_logits_on_every_subset_whatever_is_absent_holds(net
 
 
 @torch.no_grad()
-def test_onnx_of_the_image_alone_reads_presence_off_the_case(network, tmp_path):
-    path = export(network, tmp_path / "model.onnx", NOTE, image_only=True, multiple=4)
+def test_onnx_of_the_image_alone_reads_presence_off_the_case(network, files):
+    path = files["image_only"]
     batch = keep_only(image(15, 8, 8, 12), SUBSETS)
     expected = network(batch, SUBSETS)
     torch.testing.assert_close(onnx_logits(path, batch), expected, atol=1e-4, rtol=1e-4)
 
 
 @torch.no_grad()
-def test_the_exported_program_gives_the_same_logits_on_every_subset(network, tmp_path):
-    path = export(network, tmp_path / "model.pt2", NOTE, multiple=4)
+def test_the_exported_program_gives_the_same_logits_on_every_subset(network, files):
     read = {"model.json": ""}
-    program = torch.export.load(path, extra_files=read).module()
+    program = torch.export.load(files["program"], extra_files=read).module()
     batch = image(15, 12, 8, 8)
     expected = network(batch, SUBSETS)
     torch.testing.assert_close(program(batch, SUBSETS), expected, atol=1e-4, rtol=1e-4)
@@ -105,11 +119,10 @@ def test_a_network_that_decides_by_the_case_is_refused_with_a_way_out(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_onnx_file_says_what_it_was_made_for(tmp_path):
+def test_the_onnx_file_says_what_it_was_made_for(files):
     import onnx
 
-    path = export(UNet(4, 3, **SHAPE), tmp_path / "model.onnx", NOTE, multiple=4)
-    (entry,) = onnx.load(path).metadata_props
+    (entry,) = onnx.load(files["onnx"]).metadata_props
     assert (entry.key, json.loads(entry.value)) == ("model.json", NOTE)
 
 
@@ -118,7 +131,8 @@ def test_another_ending_is_refused(tmp_path):
         export(UNet(4, 3, **SHAPE), tmp_path / "model.ts", NOTE)
 
 
-def test_without_onnx_the_error_names_the_extra(tmp_path, monkeypatch):
+def test_without_onnx_the_error_names_the_extra_at_once(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
+    monkeypatch.setattr(module, "export_program", None)
     with pytest.raises(ImportError, match=r"'.\[export\]'"):
         export(UNet(4, 3, **SHAPE), tmp_path / "model.onnx", NOTE)

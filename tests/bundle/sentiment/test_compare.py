@@ -2,25 +2,24 @@ from __future__ import annotations
 
 import csv
 import functools
-import pickle
-from dataclasses import fields
+from dataclasses import astuple
 
 import pytest
 import torch
 
+from bundle.evaluation.tables import write_csv
 from bundle.sentiment import compare as features
 from bundle.sentiment.compare import (
     CONSTANT,
     compare,
-    csv_text,
+    comparison_table,
     make_batch,
-    markdown_table,
     score_subsets,
     train,
 )
 from bundle.sentiment.files import load_layout
 from bundle.sentiment.network import FeatureRegressor
-from bundle.sentiment.phantom import make_feature_phantom
+from bundle.sentiment.phantom import make_feature_phantom, write_feature_phantom
 from bundle.sentiment.scores import RegressionScore
 from bundle.sentiment.sequences import lose_modalities, read_features, standardise
 
@@ -33,8 +32,8 @@ SAMPLES = {"train": 320, "valid": 60, "test": 150}
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
-    path = tmp_path_factory.mktemp("features") / "unaligned_50.pkl"
-    path.write_bytes(pickle.dumps(make_feature_phantom(SAMPLES)))
+    path = tmp_path_factory.mktemp("features") / "unaligned_50.npz"
+    write_feature_phantom(path, SAMPLES)
     return path
 
 
@@ -92,12 +91,7 @@ def test_the_csv_file_holds_every_number(outcome):
         (row.pop("training"), row.pop("subset"), *[float(value) for value in row.values()])
         for row in rows
     ]
-    names = [field.name for field in fields(RegressionScore)]
-    assert read == [
-        (training, *[getattr(score, name) for name in names])
-        for training, some in scores.items()
-        for score in some
-    ]
+    assert read == [astuple(score) for some in scores.values() for score in some]
 
 
 def test_training_again_gives_the_same_weights(sections):
@@ -114,7 +108,7 @@ def test_the_weights_of_the_best_epoch_are_kept(sections, monkeypatch):
     def scripted(network, samples):
         assert samples is sections["valid"]
         weights.append({key: value.clone() for key, value in network.state_dict().items()})
-        return [RegressionScore("text", 1, errors[len(weights) - 1], 0.0, 0.0, 0.0)]
+        return [RegressionScore("", "text", 1, errors[len(weights) - 1], 0.0, 0.0, 0.0)]
 
     monkeypatch.setattr(features, "score_subsets", scripted)
     kept = train(sections, False, 3, 0, "").network
@@ -131,22 +125,23 @@ def test_a_subset_is_scored_over_those_who_can_form_it(sections):
     scores = score_subsets(network, thin)
     assert scores[3].cases == int(thin.present[:, :2].all(1).sum()) < 150
     batch = make_batch(thin, thin.present[:, :2].all(1).nonzero().flatten().tolist())
-    present = torch.tensor([True, True, False]).expand(scores[3].cases, 3)
     with torch.inference_mode():
-        error = (network(batch["frames"], batch["valid"], present) - batch["label"]).abs().mean()
+        codes = network.encode(batch["frames"], batch["valid"], batch["present"])
+        error = (network.decode([codes["text"], codes["audio"]]) - batch["label"]).abs().mean()
     assert scores[3].mae == pytest.approx(float(error), abs=1e-6)
 
 
-def test_a_subset_that_nobody_can_form_is_a_dash(sections):
+def test_a_subset_that_nobody_can_form_is_a_dash_or_an_empty_cell(sections, tmp_path):
     network = FeatureRegressor({name: x.shape[2] for name, x in sections["test"].frames.items()})
     alone = lose_modalities(sections["test"], 1, 0)
-    some = score_subsets(network, alone)
+    some = score_subsets(network, alone, "plain")
     assert [score.cases > 0 for score in some] == [True] * 3 + [False] * 4
     scores = {CONSTANT: some[:1], "decoupled": some, "plain": some}
-    lines = markdown_table(scores).splitlines()
+    lines = comparison_table(scores).splitlines()
     assert lines[8].count("\N{EN DASH}") == 8
     assert "nan" not in "\n".join(lines)
-    assert "plain,text+audio+vision,0,,,," in csv_text(scores)
+    write_csv(some, tmp_path / "scores.csv", RegressionScore)
+    assert "plain,text+audio+vision,0,,,," in (tmp_path / "scores.csv").read_text()
 
 
 def test_without_a_file_a_set_is_made_up_and_read(tmp_path, monkeypatch, capsys):

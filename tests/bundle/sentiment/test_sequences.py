@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import logging
-import pickle
 from copy import deepcopy
 
 import numpy as np
 import pytest
 import torch
 
+from bundle.sentiment.files import write_layout
 from bundle.sentiment.phantom import make_feature_phantom
 from bundle.sentiment.sequences import (
     FEATURE_MODALITIES,
@@ -27,10 +27,9 @@ def layout():
 
 @pytest.fixture
 def read(tmp_path):
-    def read(content, **options):
-        path = tmp_path / "unaligned_50.pkl"
-        path.write_bytes(pickle.dumps(content))
-        return read_features(path, **options)
+    def read(content):
+        write_layout(content, tmp_path / "unaligned_50.npz")
+        return read_features(tmp_path / "unaligned_50.npz")
 
     return read
 
@@ -39,7 +38,7 @@ def messages(caplog):
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-def test_a_pickle_is_read_as_it_is(layout, read, caplog):
+def test_a_file_is_read_as_it_is(layout, read, caplog):
     sections = read(layout)
     assert {key: len(section) for key, section in sections.items()} == FEW
     for key, section in sections.items():
@@ -76,7 +75,7 @@ def test_nan_and_infinite_features_become_0_and_are_counted(layout, read, caplog
     assert section.frames["vision"][2, 1, 3] == 0
     assert section.frames["audio"][0, 0, 2] == float(values[0, 0, 2])
     assert all(bool(frames.isfinite().all()) for frames in section.frames.values())
-    file = tmp_path / "unaligned_50.pkl"
+    file = tmp_path / "unaligned_50.npz"
     total = {name: sum(layout["test"][f"{name}_lengths"]) for name in ("audio", "vision")}
     assert messages(caplog) == [
         f"{file}, test, audio: 3 of {5 * total['audio']} features are NaN or infinite and become 0",
@@ -131,16 +130,10 @@ def test_without_lengths_the_tokens_tell_those_of_the_text(layout, read):
 def test_older_files_are_read_too(layout, read):
     for values in layout.values():
         values["labels"] = values.pop("regression_labels")[:, None, None]
-        values["id"] = np.array([[name, "0", "1"] for name in values["id"]], dtype=object)
+        values["id"] = np.array([[name, "0", "1"] for name in values["id"]])
     section = read(layout)["valid"]
     assert section.labels.shape == (3,)
     assert section.names[2] == "valid$_$2_0_1"
-
-
-def test_other_modalities_may_be_asked_for(layout, read):
-    section = read(layout, modalities=("vision", "text"))["train"]
-    assert list(section.frames) == ["vision", "text"]
-    assert section.present.shape == (40, 2)
 
 
 def spoil(key, value):

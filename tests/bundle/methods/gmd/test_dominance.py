@@ -26,6 +26,7 @@ def subsets(*rows: list[int]) -> Tensor:
 def test_before_the_first_step_there_is_nothing_to_show():
     made = Dominance(MODALITIES)
     assert made.scalars() == {}
+    assert made.describe() == ""
     assert made.shares().tolist() == [0.0, 0.0, 0.0]
     assert bool(made.mean_norms().isnan().all())
 
@@ -47,11 +48,10 @@ def test_conflicts_are_counted_by_pair_of_subsets():
     made = Dominance(MODALITIES)
     made.update(step([1.0, 0.0], [-1.0, 0.1]), subsets(A, B))
     made.update(step([1.0, 0.0], [1.0, 0.0], [0.0, 1.0]), subsets(B, A, AB))
-    rates = made.conflict_rates()
-    assert rates[0, 1].item() == rates[1, 0].item() == 0.5
-    assert rates[0, 2].item() == rates[2, 1].item() == 0.0
-    assert bool(rates.diagonal().isnan().all())
-    assert bool(rates[3].isnan().all())
+    # Codes: a 1, b 2, a+b 3.
+    assert made.conflicts[:3, :3].tolist() == [[0, 1, 0], [1, 0, 0], [0, 0, 0]]
+    assert made.together[:3, :3].tolist() == [[0, 2, 1], [2, 0, 1], [1, 1, 0]]
+    assert not made.together[3:].any()
     assert made.scalars()["conflict_rate"] == pytest.approx(1 / 4)
 
 
@@ -59,6 +59,21 @@ def test_what_is_logged_has_the_modalities_names():
     made = Dominance(MODALITIES)
     made.update(step([2.0, 0.0]), subsets(C))
     assert made.scalars() == {"dominance_a": 0.0, "dominance_b": 0.0, "dominance_c": 1.0}
+
+
+def test_the_line_for_the_log_has_the_numbers_in_per_cent():
+    made = Dominance(MODALITIES)
+    made.update(step([3.0, 0.0]), subsets(A))
+    assert made.describe() == (
+        "shares of the modalities in the gradients' norms: a 100.0 %, b 0.0 %, c 0.0 %"
+    )
+    made.update(step([3.0, 0.0], [-1.0, 0.0]), subsets(A, AB))
+    made.update(step([1.0, 0.0], [0.0, 1.0]), subsets(A, B))
+    # Mean norms: a (1 + 1.5 + 1) / 3, b 1, a+b 0.5, half of which goes to each of the two.
+    assert made.describe() == (
+        "shares of the modalities in the gradients' norms: a 53.1 %, b 46.9 %, c 0.0 %; "
+        "pairs of subsets whose gradients were in conflict: 50.0 %"
+    )
 
 
 @pytest.mark.parametrize("row", [[0.0, 0.0], [float("nan"), 1.0], [float("inf"), 1.0]])
@@ -82,4 +97,5 @@ def test_a_state_is_taken_up_again():
     for statistics in (made, other):
         statistics.update(step([5.0, 0.0], [1.0, 0.1]), subsets(AB, B))
     assert other.scalars() == made.scalars()
-    assert torch.equal(other.conflict_rates().nan_to_num(9), made.conflict_rates().nan_to_num(9))
+    for name, value in made.state_dict().items():
+        assert torch.equal(other.state_dict()[name], value)

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
+import logging
 from collections import Counter
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from ignite.engine import Events
 from monai.engines import SupervisedTrainer
-from monai.losses import DeepSupervisionLoss, DiceLoss
 from torch import Tensor, nn
 
 from bundle.methods.gmd.gradients import REDUCTIONS, decouple_gradients
@@ -17,33 +18,32 @@ from bundle.networks.dynamic_sharing import DynamicSharing
 from bundle.networks.unet import UNet
 from bundle.training.engine import MethodHandlers, MethodIteration
 
-SIDE = 16
+SIDE = 8
 PRESENT = torch.tensor([[1, 1, 1, 1], [0, 0, 1, 0], [1, 0, 0, 1]], dtype=torch.bool)
 COMPLETE = torch.ones(2, 4, dtype=torch.bool)
 
 
-def method(network: type[nn.Module] = DynamicSharing, dtype=torch.float32, **options: Any) -> GMD:
-    torch.manual_seed(0)
-    made = network(4, 3, filters=4, blocks_down=(1, 1, 1), deep_supervision=2).to(dtype)
-    criteria = {
-        "dice": DeepSupervisionLoss(DiceLoss(sigmoid=True, batch=True)),
-        "cross_entropy": DeepSupervisionLoss(nn.BCEWithLogitsLoss()),
-    }
-    return GMD(made, criteria, BRATS_MODALITIES, **options)
+@pytest.fixture
+def method(criteria):
+    """Give method(network, dtype, **options): GMD with the same weights every time."""
+
+    def make(network: type[nn.Module] = DynamicSharing, dtype=torch.float32, **options: Any) -> GMD:
+        torch.manual_seed(0)
+        made = network(4, 3, filters=4, blocks_down=(1, 1, 1), deep_supervision=2).to(dtype)
+        return GMD(made, criteria, BRATS_MODALITIES, **options)
+
+    return make
 
 
-def batch(present: Tensor = PRESENT, dtype=torch.float32) -> dict[str, Tensor]:
-    """Cases whose absent modalities hold junk."""
-    generator = torch.Generator().manual_seed(1)
-    image = torch.randn(len(present), 4, SIDE, SIDE, SIDE, generator=generator).to(dtype)
-    image[~present] = float("nan")
-    label = torch.rand(len(present), 3, SIDE, SIDE, SIDE, generator=generator) > 0.7
-    return {"image": image, "present": present, "label": label.to(torch.uint8)}
+@pytest.fixture
+def batch(batch):
+    return partial(batch, side=SIDE)
 
 
-def opposed(dtype=torch.float32) -> dict[str, Tensor]:
+@pytest.fixture
+def opposed(batch) -> dict[str, Tensor]:
     """Two cases without a common modality, what is tumour in one being healthy in the other."""
-    given = batch(torch.tensor([[1, 1, 0, 0], [0, 0, 1, 1]], dtype=torch.bool), dtype)
+    given = batch(torch.tensor([[1, 1, 0, 0], [0, 0, 1, 1]], dtype=torch.bool))
     given["label"][1] = 1 - given["label"][0]
     return given
 
@@ -72,7 +72,7 @@ def rows(*names: str) -> Tensor:
 
 
 @pytest.mark.parametrize("network", [DynamicSharing, UNet])
-def test_each_subset_has_the_loss_of_the_cases_that_can_form_it(network):
+def test_each_subset_has_the_loss_of_the_cases_that_can_form_it(network, method, batch):
     made, given = method(network), batch()
     losses = seeded(made, given)
     assert len(losses) == 4
@@ -88,7 +88,7 @@ def test_each_subset_has_the_loss_of_the_cases_that_can_form_it(network):
         assert term.shape == ()
 
 
-def test_a_case_has_no_say_in_subsets_that_it_cannot_form():
+def test_a_case_has_no_say_in_subsets_that_it_cannot_form(method, batch):
     made, given = method(subsets_per_step=None), batch()
     label = given["label"].clone()
     label[1] = 1 - label[1]
@@ -132,7 +132,7 @@ def test_who_can_form_what():
     ]
 
 
-def test_a_case_with_nothing_is_passed_over_and_a_batch_with_nothing_is_refused():
+def test_a_case_with_nothing_is_passed_over_and_a_batch_with_nothing_is_refused(method, batch):
     made = method(subsets_per_step=None)
     present = torch.tensor([[False] * 4, [False, True, False, False]])
     losses = made.losses(batch(present))
@@ -148,7 +148,7 @@ def tail(given: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value[1:] for name, value in given.items()}
 
 
-def test_each_modality_is_encoded_once_whatever_the_number_of_subsets():
+def test_each_modality_is_encoded_once_whatever_the_number_of_subsets(method, batch):
     made, volumes = method(subsets_per_step=None), []
     made.network.encoder.register_forward_hook(
         lambda module, given, out: volumes.append((given[1], len(given[0])))
@@ -158,7 +158,7 @@ def test_each_modality_is_encoded_once_whatever_the_number_of_subsets():
     assert volumes == [(0, 2), (1, 1), (2, 2), (3, 2)]
 
 
-def test_what_no_drawn_subset_asks_for_is_not_encoded():
+def test_what_no_drawn_subset_asks_for_is_not_encoded(method, batch):
     made, volumes = method(subsets_per_step=1), []
     made.network.encoder.register_forward_hook(
         lambda module, given, out: volumes.append((given[1], len(given[0])))
@@ -192,8 +192,7 @@ class Walks:
         out.register_hook(walked)
 
 
-def walks(given: dict[str, Tensor], seed: int, **options: Any) -> tuple[Walks, list[str]]:
-    made = method(**options)
+def walks(made: GMD, given: dict[str, Tensor], seed: int) -> tuple[Walks, list[str]]:
     counted = Walks(made.network)
     losses = seeded(made, given, seed)
     made.backward(losses)
@@ -203,18 +202,19 @@ def walks(given: dict[str, Tensor], seed: int, **options: Any) -> tuple[Walks, l
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("present", [COMPLETE, PRESENT])
 def test_only_a_subsets_own_branches_are_walked_back_and_a_step_costs_less_than_twice(
-    seed, present
+    seed, present, method, batch
 ):
-    decoupled, names = walks(batch(present), seed)
+    decoupled, names = walks(method(), batch(present), seed)
     assert decoupled.encoder_walks == sum(len(name.split("+")) for name in names)
-    plain, _ = walks(batch(present), seed, decouple=False)
+    plain, _ = walks(method(decouple=False), batch(present), seed)
     assert plain.encoder_walks == len({m for name in names for m in name.split("+")})
     assert plain.total < decoupled.total < 2.0 * plain.total
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
-def test_the_step_is_the_decoupled_gradient_of_the_subsets_losses(reduction):
-    made, given = method(dtype=torch.float64, reduction=reduction), opposed(torch.float64)
+def test_the_step_is_the_decoupled_gradient_of_the_subsets_losses(reduction, method, opposed):
+    made = method(dtype=torch.float64, reduction=reduction)
+    given = {**opposed, "image": opposed["image"].double()}
     losses = seeded(made, given)
     order = torch.get_rng_state()
     made.backward(losses)
@@ -227,24 +227,23 @@ def test_the_step_is_the_decoupled_gradient_of_the_subsets_losses(reduction):
     assert_same_gradients(found, gradients(made))
 
 
-def test_without_decoupling_it_is_the_plain_mean():
-    given = opposed()
+def test_without_decoupling_it_is_the_plain_mean(method, opposed):
     plain = method(decouple=False)
-    plain.backward(seeded(plain, given))
+    plain.backward(seeded(plain, opposed))
     found = gradients(plain)
-    losses = seeded(plain, given)
+    losses = seeded(plain, opposed)
     torch.stack([len(losses) * term for term in losses.values()]).mean().backward()
     assert_same_gradients(found, gradients(plain))
     assert plain.dominance.scalars() == {}
     made = method()
-    made.backward(seeded(made, given))
+    made.backward(seeded(made, opposed))
     other = gradients(made)
     assert made.dominance.scalars()["conflict_rate"] > 0
     name = "decoder.levels.1.head.weight"
     assert not torch.allclose(other[name], found[name], atol=1e-3)
 
 
-def test_norms_that_no_drawn_subset_reaches_are_left_alone():
+def test_norms_that_no_drawn_subset_reaches_are_left_alone(method, batch):
     made = method(subsets_per_step=1)
     losses = seeded(made, batch())
     made.backward(losses)
@@ -255,7 +254,7 @@ def test_norms_that_no_drawn_subset_reaches_are_left_alone():
         assert (slope is not None) == reached, name
 
 
-def test_norms_of_one_modality_get_a_sum_where_the_public_code_has_one():
+def test_norms_of_one_modality_get_a_sum_where_the_public_code_has_one(method, batch):
     found = {}
     for reduction in ("mean", "mean_where_shared"):
         made = method(reduction=reduction)
@@ -267,34 +266,40 @@ def test_norms_of_one_modality_get_a_sum_where_the_public_code_has_one():
         torch.testing.assert_close(found["mean_where_shared"][name], factor * slope)
 
 
-def test_mixed_precision_stays_finite_and_near():
-    made = method()
+def test_mixed_precision_stays_finite_and_near(method, batch):
+    # PyTorch's bfloat16 convolution on a CPU now and then makes NaN of a volume of 2x2x2 voxels.
+    made, given = method(), batch(side=16)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        mixed = seeded(made, batch())
-    single = seeded(made, batch())
+        mixed = seeded(made, given)
+    single = seeded(made, given)
     for name, term in mixed.items():
         assert term.item() == pytest.approx(single[name].item(), rel=0.05), name
     made.backward(mixed)
     assert all(g is None or bool(g.isfinite().all()) for g in gradients(made).values())
 
 
-def trainer(made: GMD, steps: int = 1, epochs: int = 1) -> SupervisedTrainer:
-    optimizer = torch.optim.SGD(made.parameters(), lr=0.05)
-    return SupervisedTrainer(
-        device=torch.device("cpu"),
-        max_epochs=epochs,
-        train_data_loader=[batch(COMPLETE), batch(PRESENT)],
-        network=made,
-        optimizer=optimizer,
-        loss_function=made.losses,
-        iteration_update=MethodIteration(clip_norm=None),
-        accumulation_steps=steps,
-        train_handlers=[MethodHandlers()],
-        decollate=False,
-    )
+@pytest.fixture
+def trainer(batch):
+    """Give trainer(method, steps): an engine of two batches, which steps after that many."""
+
+    def make(made: GMD, steps: int = 1) -> SupervisedTrainer:
+        return SupervisedTrainer(
+            device=torch.device("cpu"),
+            max_epochs=1,
+            train_data_loader=[batch(COMPLETE), batch(PRESENT)],
+            network=made,
+            optimizer=torch.optim.SGD(made.parameters(), lr=0.05),
+            loss_function=made.losses,
+            iteration_update=MethodIteration(clip_norm=None),
+            accumulation_steps=steps,
+            train_handlers=[MethodHandlers()],
+            decollate=False,
+        )
+
+    return make
 
 
-def test_the_engine_accumulates_and_logs():
+def test_the_engine_accumulates_and_logs(method, batch, trainer):
     made, other = method(), method()
     torch.manual_seed(8)
     engine = trainer(made, steps=2)
@@ -316,19 +321,28 @@ def test_the_engine_accumulates_and_logs():
     assert engine.state.metrics == {**engine.state.metrics, **made.dominance.scalars()}
 
 
-def test_a_trainer_that_runs_again_shows_once_a_step_and_draws_at_the_end(tmp_path):
-    made, calls = method(picture=str(tmp_path / "dominance.png")), []
+def test_a_trainer_that_runs_again_shows_once_a_step_and_logs_at_the_end(method, trainer, caplog):
+    made, calls = method(), []
     engine = trainer(made)
     plain = made.dominance.scalars
     made.dominance.scalars = lambda: calls.append(0) or plain()
-    engine.run()
-    (tmp_path / "dominance.png").unlink()
-    engine.run()
-    assert len(calls) == 4
-    assert (tmp_path / "dominance.png").exists()
+    with caplog.at_level(logging.INFO, logger="bundle.methods.gmd.method"):
+        engine.run()
+        first = made.dominance.describe()
+        engine.run()
+    # After each of four steps and at each of two ends, and once here.
+    assert len(calls) == 4 + 2 + 1
+    assert caplog.messages == [first, made.dominance.describe()]
+    assert first != made.dominance.describe()
 
 
-def test_the_dominance_is_part_of_the_state_and_not_of_the_network():
+def test_without_decoupling_nothing_is_logged_at_the_end(method, trainer, caplog):
+    with caplog.at_level(logging.INFO, logger="bundle.methods.gmd.method"):
+        trainer(method(decouple=False)).run()
+    assert caplog.messages == []
+
+
+def test_the_dominance_is_part_of_the_state_and_not_of_the_network(method, trainer):
     made = method()
     trainer(made).run()
     other = method()
@@ -337,7 +351,7 @@ def test_the_dominance_is_part_of_the_state_and_not_of_the_network():
     assert not [name for name in made.network.state_dict() if "dominance" in name]
 
 
-def test_it_learns():
+def test_it_learns(method, batch):
     made, given = method(), batch(COMPLETE)
     given["image"] = given["image"][:, :1].expand(-1, 4, -1, -1, -1)
     given["label"] = (given["image"][:, :3] > 0.5).to(torch.uint8)
@@ -357,6 +371,6 @@ def test_it_learns():
         ({"reduction": "median"}, "expected a reduction among .*got 'median'"),
     ],
 )
-def test_settings_out_of_range_are_refused(options, text):
+def test_settings_out_of_range_are_refused(options, text, method):
     with pytest.raises(ValueError, match=text):
         method(**options)

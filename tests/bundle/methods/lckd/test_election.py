@@ -10,7 +10,6 @@ import torch
 from ignite.engine import Engine
 from monai.data import MetaTensor
 from monai.inferers import SimpleInferer
-from monai.losses import DeepSupervisionLoss, DiceLoss
 from monai.transforms import Activationsd, AsDiscreted, Compose
 from torch import Tensor, nn
 
@@ -18,7 +17,7 @@ from bundle.inference.inferers import PresenceInferer
 from bundle.methods.lckd.election import Election, single_modality_dice
 from bundle.methods.lckd.method import LCKD
 from bundle.methods.lckd.teacher_record import TeacherRecord
-from bundle.networks.scan_encoder import ScanEncoderNetwork
+from bundle.modalities import keep_only
 from bundle.training.engine import MethodHandlers
 
 MODALITIES, REGIONS = ("t1", "t1ce", "flair"), ("TC", "WT")
@@ -42,6 +41,36 @@ class Threshold(nn.Module):
         return torch.stack([image[:, 1], image[:, 2]], 1) - 5
 
 
+class Linear(nn.Module):
+    """A network of one 1x1x1 convolution, which has to learn what `Threshold` knows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Conv3d(3, 2, 1)
+
+    def encode(self, image: Tensor, keep: Tensor) -> list[Tensor]:
+        return [keep_only(image, keep)]
+
+    def decode(self, features: list[Tensor], keep: Tensor) -> list[Tensor]:
+        return [self.mix(features[0])]
+
+    def forward(self, image: Tensor, present: Tensor) -> Tensor:
+        return self.decode(self.encode(image, present), present)[0]
+
+
+class Memory:
+    """Keeps elections as a `TeacherRecord` does, without a table and a picture of it."""
+
+    def __init__(self) -> None:
+        self.epochs: list[int] = []
+
+    def forget_from(self, epoch: int) -> None:
+        self.epochs = [held for held in self.epochs if held < epoch]
+
+    def add(self, epoch: int, scores: Tensor, case_counts: Tensor, teachers: Tensor) -> None:
+        self.epochs.append(epoch)
+
+
 def item(seed: int, present: str = "111", empty: tuple[int, ...] = ()) -> dict[str, Any]:
     """A case whose T1ce carries TC, whose FLAIR carries WT, and whose T1 carries nothing."""
     generator = torch.Generator().manual_seed(seed)
@@ -63,15 +92,15 @@ def dice(*cases: dict[str, Any], network: nn.Module | None = None) -> tuple[Tens
     return single_modality_dice(network or Threshold(), cases, INFERER, POSTPROCESSING, "cpu")
 
 
-def method(network: nn.Module | None = None, **options: Any) -> LCKD:
-    if network is None:
+@pytest.fixture
+def method(criteria):
+    """Give method(network, **options)."""
+
+    def make(network: nn.Module | None = None, **options: Any) -> LCKD:
         torch.manual_seed(0)
-        network = ScanEncoderNetwork(3, 2, filters=4, blocks_down=(1, 1), deep_supervision=1)
-    criteria = {
-        "dice": DeepSupervisionLoss(DiceLoss(sigmoid=True, batch=True)),
-        "cross_entropy": DeepSupervisionLoss(nn.BCEWithLogitsLoss()),
-    }
-    return LCKD(network, criteria, MODALITIES, REGIONS, **options)
+        return LCKD(network or Linear(), criteria, MODALITIES, REGIONS, **options)
+
+    return make
 
 
 def election(*cases: dict[str, Any], **options: Any) -> Election:
@@ -138,7 +167,7 @@ def test_a_network_that_fails_is_left_as_it_was():
     assert network.training
 
 
-def test_no_random_number_is_drawn_and_no_gradient_is_kept():
+def test_no_random_number_is_drawn_and_no_gradient_is_kept(method):
     made = method()
     before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
     dice(item(1), item(2), network=made.network)
@@ -153,7 +182,7 @@ def test_no_case_is_refused():
         dice()
 
 
-def test_an_oracle_is_elected_for_its_region_and_the_log_says_so(caplog):
+def test_an_oracle_is_elected_for_its_region_and_the_log_says_so(caplog, method):
     made = method(Threshold(), election=election(item(1), item(2)))
     with caplog.at_level(logging.INFO, logger="bundle.methods.lckd.election"):
         run(made, 3)
@@ -166,7 +195,7 @@ def test_an_oracle_is_elected_for_its_region_and_the_log_says_so(caplog):
     ]
 
 
-def test_what_was_not_scored_is_said_and_keeps_its_teacher(caplog):
+def test_what_was_not_scored_is_said_and_keeps_its_teacher(caplog, method):
     made = method(Threshold(), election=election(item(1, "110", empty=(1,))))
     former = torch.zeros(3, 2), torch.zeros(3, 2)
     former[0][2, 1] = former[1][2, 1] = 1
@@ -187,14 +216,13 @@ def test_what_was_not_scored_is_said_and_keeps_its_teacher(caplog):
 
 
 @pytest.mark.parametrize("interval", [1, 2, 3])
-def test_elections_are_held_every_so_many_epochs_but_not_before_the_first(interval, tmp_path):
-    record = TeacherRecord(str(tmp_path), MODALITIES, REGIONS)
+def test_elections_are_held_every_so_many_epochs_but_not_before_the_first(interval, method):
+    record = Memory()
     run(method(Threshold(), election=election(item(1), interval=interval, record=record)), 7)
-    epochs = sorted({row.epoch for row in record.rows()})
-    assert epochs == [epoch for epoch in range(2, 8) if (epoch - 1) % interval == 0]
+    assert record.epochs == [epoch for epoch in range(2, 8) if (epoch - 1) % interval == 0]
 
 
-def test_the_record_holds_what_was_scored_and_who_teaches(tmp_path):
+def test_the_record_holds_what_was_scored_and_who_teaches(tmp_path, method):
     record = TeacherRecord(str(tmp_path), MODALITIES, REGIONS)
     run(method(Threshold(), election=election(item(1, "110"), item(2), record=record)), 3)
     found = {(row.region, row.modality): row for row in record.rows()}
@@ -206,17 +234,18 @@ def test_the_record_holds_what_was_scored_and_who_teaches(tmp_path):
     assert [found["WT", m].cases for m in MODALITIES] == [2, 2, 1]
 
 
-def test_a_new_training_forgets_what_another_one_recorded(tmp_path):
-    record = TeacherRecord(str(tmp_path), MODALITIES, REGIONS)
+def test_a_new_training_forgets_what_another_one_recorded(method):
+    record = Memory()
     made = method(Threshold(), election=election(item(1), interval=1, record=record))
     run(made, 5)
+    assert record.epochs == [2, 3, 4, 5]
     run(made, 2)
-    assert {row.epoch for row in record.rows()} == {2}
+    assert record.epochs == [2]
     run(made, 1)
-    assert record.rows() == []
+    assert record.epochs == []
 
 
-def test_a_trainer_that_starts_twice_elects_once_an_epoch():
+def test_a_trainer_that_starts_twice_elects_once_an_epoch(method):
     made = method(Threshold(), election=election(item(1), interval=1))
     prepared = []
     prepare = made.election.prepare
@@ -228,7 +257,7 @@ def test_a_trainer_that_starts_twice_elects_once_an_epoch():
     assert len(prepared) == 1
 
 
-def test_nobody_is_elected_without_distillation():
+def test_nobody_is_elected_without_distillation(method):
     made = method(Threshold(), election=election(item(1)), distillation_weight=0)
     run(made, 5)
     assert made.network.modes == []
@@ -240,7 +269,7 @@ def test_cases_without_a_label_do_not_vote():
     assert made.cases == listed[1:2]
 
 
-def test_an_empty_list_is_refused_before_training_unless_cases_are_not_required(caplog):
+def test_an_empty_list_is_refused_before_training_unless_cases_are_not_required(caplog, method):
     with pytest.raises(ValueError, match="expected labelled cases to elect teachers by, got none"):
         run(method(Threshold(), election=election()), 1)
     run(method(Threshold(), election=election(), distillation_weight=0), 1)
@@ -257,17 +286,17 @@ def test_an_interval_below_one_epoch_is_refused(interval):
         election(item(1), interval=interval)
 
 
-def test_a_trained_network_elects_the_modalities_that_carry_the_regions():
-    made = method(distillation_weight=0)
+def test_a_trained_network_elects_the_modalities_that_carry_the_regions(method):
+    made = method(Linear(), distillation_weight=0)
     cases = [item(seed) for seed in range(1, 5)]
     given = {
         "image": torch.stack([case["image"].as_tensor() for case in cases]),
         "present": torch.stack([case["present"] for case in cases]),
         "label": torch.stack([case["label"] for case in cases]),
     }
-    optimizer = torch.optim.AdamW(made.parameters(), lr=0.01)
+    optimizer = torch.optim.AdamW(made.parameters(), lr=0.1)
     torch.manual_seed(0)
-    for _ in range(40):
+    for _ in range(100):
         optimizer.zero_grad()
         made.backward(made.losses(given))
         optimizer.step()

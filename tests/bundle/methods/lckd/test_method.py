@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 import torch
 from ignite.engine import Engine, Events
-from monai.losses import DeepSupervisionLoss, DiceLoss
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 import bundle.methods.lckd.method
@@ -21,37 +20,37 @@ PRESENT = torch.tensor([[1, 1, 1, 1], [0, 1, 1, 0], [1, 0, 0, 1]], dtype=torch.b
 T1, T1CE, T2, FLAIR, NOBODY = 0, 1, 2, 3, -1
 
 
-def method(teachers: tuple[int, ...] = (), **options: Any) -> LCKD:
-    torch.manual_seed(0)
-    network = ScanEncoderNetwork(4, 3, filters=4, blocks_down=(1, 1, 1), deep_supervision=2)
-    criteria = {
-        "dice": DeepSupervisionLoss(DiceLoss(sigmoid=True, batch=True)),
-        "cross_entropy": DeepSupervisionLoss(nn.BCEWithLogitsLoss()),
-    }
-    made = LCKD(network, criteria, BRATS_MODALITIES, REGIONS, **options)
-    if teachers:
-        scores = torch.zeros(4, 3)
-        for region, teacher in enumerate(teachers):
-            if teacher != NOBODY:
-                scores[:, region] = 0.25
-                scores[teacher, region] = 0.75
-        made.elect(scores, torch.ones(4, 3))
-        assert made.teachers().tolist() == list(teachers)
-    return made
+@pytest.fixture
+def method(criteria):
+    def make(teachers: tuple[int, ...] = (), **options: Any) -> LCKD:
+        torch.manual_seed(0)
+        network = ScanEncoderNetwork(4, 3, filters=4, blocks_down=(1, 1, 1), deep_supervision=2)
+        made = LCKD(network, criteria, BRATS_MODALITIES, REGIONS, **options)
+        if teachers:
+            scores = torch.zeros(4, 3)
+            for region, teacher in enumerate(teachers):
+                if teacher != NOBODY:
+                    scores[:, region] = 0.25
+                    scores[teacher, region] = 0.75
+            made.elect(scores, torch.ones(4, 3))
+            assert made.teachers().tolist() == list(teachers)
+        return made
+
+    return make
 
 
-def batch(present: Tensor = PRESENT) -> dict[str, Tensor]:
-    """Cases with a brain in a background of zeros; what was not scanned holds junk."""
-    generator = torch.Generator().manual_seed(1)
-    image = torch.randn(len(present), 4, SIDE, SIDE, SIDE, generator=generator)
-    image[..., :3] = 0
-    image[~present] = float("nan")
-    label = torch.rand(len(present), 3, SIDE, SIDE, SIDE, generator=generator) > 0.7
-    # Boxes of three sizes, so that the regions lie apart at the bottleneck too.
-    label[:, :, 8:] = False
-    label[:, 1:, :, 8:] = False
-    label[:, 2:, :, :, 8:] = False
-    return {"image": image, "present": present, "label": label.to(torch.uint8)}
+@pytest.fixture
+def batch(batch):
+    """Give batch(present): its regions are boxes of three sizes, apart at the bottleneck too."""
+
+    def make(present: Tensor = PRESENT) -> dict[str, Tensor]:
+        given = batch(present, SIDE)
+        given["label"][:, :, 8:] = 0
+        given["label"][:, 1:, :, 8:] = 0
+        given["label"][:, 2:, :, :, 8:] = 0
+        return given
+
+    return make
 
 
 @pytest.fixture
@@ -97,7 +96,7 @@ def by_hand(made: LCKD, given: dict[str, Tensor], speaking: Tensor, keep: Tensor
     return made.distillation_weight * total / lessons
 
 
-def test_terms_are_finite_scalars_and_there_before_anybody_is_elected():
+def test_terms_are_finite_scalars_and_there_before_anybody_is_elected(method, batch):
     losses = method().losses(batch())
     assert list(losses) == ["dice", "cross_entropy", "distillation"]
     for term in losses.values():
@@ -109,7 +108,9 @@ def test_terms_are_finite_scalars_and_there_before_anybody_is_elected():
 
 
 @pytest.mark.parametrize("teachers", [(T1CE, FLAIR, T1CE), (T2, NOBODY, FLAIR), (T1, T1CE, T2)])
-def test_each_region_is_taught_by_its_teacher_to_every_scan_that_is_shown(teachers, show):
+def test_each_region_is_taught_by_its_teacher_to_every_scan_that_is_shown(
+    teachers, show, method, batch
+):
     made, given = method(teachers), batch()
     for keep in (
         PRESENT,
@@ -121,7 +122,7 @@ def test_each_region_is_taught_by_its_teacher_to_every_scan_that_is_shown(teache
         assert found == pytest.approx(by_hand(made, given, PRESENT, keep), rel=1e-4)
 
 
-def test_the_union_of_winners_teaches_everywhere_and_only_where_it_is_shown(show):
+def test_the_union_of_winners_teaches_everywhere_and_only_where_it_is_shown(show, method, batch):
     made, given = method((T1CE, FLAIR, T1CE), teaching="union"), batch()
     keep = PRESENT & torch.tensor([[0, 1, 1, 1], [1, 1, 1, 1], [1, 1, 1, 0]]).bool()
     show(keep)
@@ -138,14 +139,16 @@ def test_the_union_of_winners_teaches_everywhere_and_only_where_it_is_shown(show
     torch.testing.assert_close(distillation(made, given), 0.1 * expected, rtol=1e-4, atol=1e-6)
 
 
-def test_the_weight_is_a_factor(show):
+def test_the_weight_is_a_factor(show, method, batch):
     show(PRESENT)
     teachers = (T1CE, FLAIR, T1CE)
     once, twice = (distillation(method(teachers, distillation_weight=w), batch()) for w in (1, 2))
     torch.testing.assert_close(twice, 2 * once)
 
 
-def test_a_teacher_that_the_case_has_but_does_not_show_teaches_without_a_gradient(show):
+def test_a_teacher_that_the_case_has_but_does_not_show_teaches_without_a_gradient(
+    show, method, batch
+):
     made, given = method((T1CE,) * 3), batch(PRESENT[:1])
     show(torch.tensor([[True, False, False, False]]))
     calls = []
@@ -159,7 +162,7 @@ def test_a_teacher_that_the_case_has_but_does_not_show_teaches_without_a_gradien
     assert calls[2:] == [(1, True)]
 
 
-def test_nothing_is_encoded_aside_that_would_teach_nobody(show):
+def test_nothing_is_encoded_aside_that_would_teach_nobody(show, method, batch):
     made, given = method((T1CE, FLAIR, T1CE)), batch()
     given["label"][:, 1] = 0  # FLAIR's region lies outside all crops
     show(PRESENT & torch.tensor([[True, False, True, False]]))
@@ -172,7 +175,7 @@ def test_nothing_is_encoded_aside_that_would_teach_nobody(show):
 
 
 @pytest.mark.parametrize("teaching", ["regions", "union"])
-def test_an_absent_modality_never_teaches(teaching):
+def test_an_absent_modality_never_teaches(teaching, method, batch):
     made = method((T2,) * 3, teaching=teaching)
     for absent in (PRESENT[2:], PRESENT[2:].expand(3, -1)):
         for seed in range(5):
@@ -182,7 +185,7 @@ def test_an_absent_modality_never_teaches(teaching):
 
 @pytest.mark.parametrize("teaching", ["regions", "union"])
 @pytest.mark.parametrize("modality", range(4))
-def test_a_case_with_one_modality_trains_and_is_taught_nothing(modality, teaching):
+def test_a_case_with_one_modality_trains_and_is_taught_nothing(modality, teaching, method, batch):
     made = method((T1CE, FLAIR, T1CE), teaching=teaching)
     given = batch(torch.eye(4, dtype=torch.bool)[modality : modality + 1])
     losses = made.losses(given)
@@ -193,7 +196,7 @@ def test_a_case_with_one_modality_trains_and_is_taught_nothing(modality, teachin
         assert bool(parameter.grad.isfinite().all()), name
 
 
-def test_a_region_outside_the_crop_is_not_taught(show):
+def test_a_region_outside_the_crop_is_not_taught(show, method, batch):
     show(PRESENT)
     made, given = method((NOBODY, FLAIR, NOBODY)), batch()
     assert distillation(made, given) > 0
@@ -201,7 +204,7 @@ def test_a_region_outside_the_crop_is_not_taught(show):
     assert distillation(made, given).item() == 0
 
 
-def test_only_those_who_are_taught_learn_from_it(show):
+def test_only_those_who_are_taught_learn_from_it(show, method, batch):
     show(PRESENT[:1])
     made, given = method((NOBODY, NOBODY, T1CE)), batch(PRESENT[:1])
     known = []
@@ -211,7 +214,7 @@ def test_only_those_who_are_taught_learn_from_it(show):
 
 
 @pytest.mark.parametrize("factor", [3.0, 1e3])
-def test_the_size_of_features_plays_no_part(factor, show):
+def test_the_size_of_features_plays_no_part(factor, show, method, batch):
     show(PRESENT)
     made, given = method((T1CE, FLAIR, T1CE)), batch()
     expected = distillation(made, given).item()
@@ -222,7 +225,7 @@ def test_the_size_of_features_plays_no_part(factor, show):
 
 
 @pytest.mark.parametrize("teaching", ["regions", "union"])
-def test_a_crop_of_pure_background_is_finite_with_teachers_too(teaching):
+def test_a_crop_of_pure_background_is_finite_with_teachers_too(teaching, method, batch):
     made, given = method((T1CE, FLAIR, T1CE), teaching=teaching), batch(PRESENT[:1])
     given = {**given, "image": torch.zeros(1, 4, SIDE, SIDE, SIDE)}
     given["label"] = torch.zeros_like(given["label"])
@@ -232,7 +235,7 @@ def test_a_crop_of_pure_background_is_finite_with_teachers_too(teaching):
     assert all(bool(p.grad.isfinite().all()) for p in made.network.parameters())
 
 
-def test_the_junk_of_absent_modalities_changes_no_loss():
+def test_the_junk_of_absent_modalities_changes_no_loss(method, batch):
     found = []
     for junk in (float("nan"), 1e6):
         made, given = method((T1CE, FLAIR, T2)), batch()
@@ -243,7 +246,7 @@ def test_the_junk_of_absent_modalities_changes_no_loss():
         assert torch.equal(term, found[1][name])
 
 
-def test_the_best_by_mean_dice_teaches_and_among_equals_the_first():
+def test_the_best_by_mean_dice_teaches_and_among_equals_the_first(method):
     made = method()
     assert made.teachers().tolist() == [NOBODY] * 3
     # Four cases of T1 add up to more than two of T1ce, which did better in each.
@@ -255,7 +258,7 @@ def test_the_best_by_mean_dice_teaches_and_among_equals_the_first():
     torch.testing.assert_close(made.scores[:, 0], torch.tensor([0.4, 0.75, 0.0, 0.0]))
 
 
-def test_a_region_that_was_not_scored_keeps_its_teacher_or_none():
+def test_a_region_that_was_not_scored_keeps_its_teacher_or_none(method):
     made = method((T1CE, FLAIR, NOBODY))
     sums, counts = torch.zeros(4, 3), torch.zeros(4, 3)
     sums[T2, 0], counts[T2, 0] = 0.1, 1
@@ -267,7 +270,7 @@ def test_a_region_that_was_not_scored_keeps_its_teacher_or_none():
 
 
 @pytest.mark.parametrize("average", [False, True])
-def test_sites_that_add_up_or_average_what_they_counted_elect_together(average):
+def test_sites_that_add_up_or_average_what_they_counted_elect_together(average, method):
     generator = torch.Generator().manual_seed(0)
     # Three sites of at most two cases: averages are fractions of a case, some counts are 0.
     counts = torch.randint(0, 3, (3, 4, 3), generator=generator).float()
@@ -285,7 +288,7 @@ def test_sites_that_add_up_or_average_what_they_counted_elect_together(average):
     assert {site.teachers().tolist()[0] for site in sites} != {pooled.teachers().tolist()[0]}
 
 
-def test_scores_are_float_buffers_outside_the_deployed_network():
+def test_scores_are_float_buffers_outside_the_deployed_network(method):
     made = method((T1CE, FLAIR, T1CE))
     state = made.state_dict()
     assert {name: tuple(state[name].shape) for name in LCKD.additive_statistics} == {
@@ -301,7 +304,7 @@ def test_scores_are_float_buffers_outside_the_deployed_network():
     assert resumed.teachers().tolist() == [T1CE, FLAIR, T1CE]
 
 
-def test_the_warm_up_shows_all_that_is_present_and_then_subsets_are_drawn():
+def test_the_warm_up_shows_all_that_is_present_and_then_subsets_are_drawn(method, batch):
     made, given = method(warm_up_epochs=2), batch()
     shown: dict[int, list[Tensor]] = {1: [], 2: [], 3: [], 4: []}
     encode = made.network.encode
@@ -324,7 +327,7 @@ def test_the_warm_up_shows_all_that_is_present_and_then_subsets_are_drawn():
         assert all(torch.equal(keep, PRESENT) for keep in keeps) == (epoch <= 2)
 
 
-def test_a_trainer_that_starts_twice_follows_the_epochs_once():
+def test_a_trainer_that_starts_twice_follows_the_epochs_once(method):
     made = method(warm_up_epochs=1)
     engine = Engine(lambda engine, batch: None)
     engine.network = made
@@ -336,7 +339,7 @@ def test_a_trainer_that_starts_twice_follows_the_epochs_once():
     assert len(engine._event_handlers[Events.EPOCH_STARTED]) == 1
 
 
-def test_mixed_precision_gives_about_the_same_term(show):
+def test_mixed_precision_gives_about_the_same_term(show, method, batch):
     show(PRESENT & torch.tensor([[1, 0, 1, 0], [0, 1, 1, 1], [1, 1, 1, 1]]).bool())
     made, given = method((T1CE, FLAIR, T1CE)), batch()
     expected = distillation(made, given)
@@ -348,7 +351,7 @@ def test_mixed_precision_gives_about_the_same_term(show):
     assert all(bool(p.grad.isfinite().all()) for p in made.network.parameters())
 
 
-def test_being_taught_brings_features_nearer_to_the_teachers(show):
+def test_being_taught_brings_features_nearer_to_the_teachers(show, method, batch):
     show(PRESENT)
     made, given = method((T1CE, FLAIR, T1CE), distillation_weight=1.0), batch()
     optimizer = torch.optim.SGD(made.parameters(), lr=0.01)
@@ -368,12 +371,12 @@ def test_being_taught_brings_features_nearer_to_the_teachers(show):
         ({"distillation_weight": -0.5}, "of at least 0, got 0 and -0.5"),
     ],
 )
-def test_options_outside_their_range_are_refused(options, message):
+def test_options_outside_their_range_are_refused(options, message, method):
     with pytest.raises(ValueError, match=message):
         method(**options)
 
 
-def test_results_of_another_shape_or_not_finite_are_refused():
+def test_results_of_another_shape_or_not_finite_are_refused(method):
     made = method((T1CE, FLAIR, T1CE))
     with pytest.raises(ValueError, match=r"of shape \(4, 3\), .* got \(3, 4\) and \(3, 4\)"):
         made.elect(torch.zeros(3, 4), torch.zeros(3, 4))

@@ -7,6 +7,7 @@ import pytest
 import torch
 from matplotlib.colors import to_hex
 
+from bundle.methods.lckd import teacher_record
 from bundle.methods.lckd.teacher_record import Candidate, TeacherRecord, draw_teachers
 
 MODALITIES, REGIONS = ("t1", "t1ce", "flair"), ("TC", "WT")
@@ -19,12 +20,23 @@ def record(tmp_path: Path) -> TeacherRecord:
     return TeacherRecord(str(tmp_path / "out"), MODALITIES, REGIONS)
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """For tests of the table alone: the picture is an empty file."""
+
+    class Nothing:
+        def savefig(self, file, **options):
+            file.write(b"")
+
+    monkeypatch.setattr(teacher_record, "draw_teachers", lambda rows, modalities: Nothing())
+
+
 def held(record: TeacherRecord, *epochs: int) -> None:
     for epoch in epochs:
         record.add(epoch, SCORES, COUNTS, torch.tensor([1, -1]))
 
 
-def test_every_candidate_of_every_region_is_kept(record):
+def test_every_candidate_of_every_region_is_kept(record, undrawn):
     held(record, 11)
     rows = record.rows()
     assert [(row.region, row.modality) for row in rows] == [
@@ -35,7 +47,7 @@ def test_every_candidate_of_every_region_is_kept(record):
     assert [row.modality for row in rows if row.teacher] == ["t1ce"]
 
 
-def test_an_election_takes_the_place_of_later_ones(record):
+def test_an_election_takes_the_place_of_later_ones(record, undrawn):
     held(record, 11, 21, 31)
     record.add(21, SCORES, COUNTS, torch.tensor([0, 0]))
     rows = record.rows()
@@ -43,7 +55,7 @@ def test_an_election_takes_the_place_of_later_ones(record):
     assert [row.modality for row in rows if row.teacher and row.epoch == 21] == ["t1", "t1"]
 
 
-def test_forgetting_removes_table_rows_and_in_the_end_the_picture(record):
+def test_forgetting_removes_table_rows_and_in_the_end_the_picture(record, undrawn):
     record.forget_from(1)
     assert not record.table.exists()
     held(record, 11, 21)
@@ -58,7 +70,7 @@ def test_forgetting_removes_table_rows_and_in_the_end_the_picture(record):
     assert not record.picture.exists()
 
 
-def test_another_instance_goes_on_where_one_stopped(record):
+def test_another_instance_goes_on_where_one_stopped(record, undrawn):
     held(record, 11)
     again = TeacherRecord(str(record.table.parent), MODALITIES, REGIONS)
     held(again, 21)

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from ignite.engine import Engine
-from monai.losses import DeepSupervisionLoss, DiceLoss
 from torch import Tensor, nn
 
 from bundle.methods.universal.codistillation import CoDistillation
@@ -13,7 +13,7 @@ from bundle.modalities import brain_mask, keep_only
 from bundle.networks.universal import UniversalNetwork
 from bundle.training.engine import MethodHandlers
 
-SIDE = 16
+SIDE = 8
 PRESENT = torch.tensor([[1, 1, 1, 1], [0, 0, 1, 0], [1, 0, 0, 1]], dtype=torch.bool)
 CRITERIA = ["dice", "cross_entropy"]
 COMPLETED = [f"completed_{name}" for name in CRITERIA]
@@ -23,32 +23,27 @@ def prompts() -> Tensor:
     return torch.randn(15, 14, generator=torch.Generator().manual_seed(9))
 
 
-def method(trained: bool = True, hypernetwork: bool = True, **options: Any) -> CoDistillation:
-    """One whose hypernetwork and stand-ins say something, and whose teacher lags behind."""
-    torch.manual_seed(0)
-    network = UniversalNetwork(
-        4, 3, filters=4, blocks_down=(1, 1, 1), deep_supervision=2, hypernetwork=hypernetwork
-    )
-    criteria = {
-        "dice": DeepSupervisionLoss(DiceLoss(sigmoid=True, batch=True)),
-        "cross_entropy": DeepSupervisionLoss(nn.BCEWithLogitsLoss()),
-    }
-    made = CoDistillation(network, criteria, **({"prompts": prompts()} | options))
-    if trained:
-        nn.init.normal_(network.autoencoder.stand_in.tile)
-        if hypernetwork:
-            nn.init.normal_(network.hypernetwork.output.weight, std=0.1)
-    return made
+@pytest.fixture
+def method(criteria):
+    def make(trained: bool = True, hypernetwork: bool = True, **options: Any) -> CoDistillation:
+        """One whose hypernetwork and stand-ins say something, and whose teacher lags behind."""
+        torch.manual_seed(0)
+        network = UniversalNetwork(
+            4, 3, filters=4, blocks_down=(1, 1, 1), deep_supervision=2, hypernetwork=hypernetwork
+        )
+        made = CoDistillation(network, criteria, **({"prompts": prompts()} | options))
+        if trained:
+            nn.init.normal_(network.autoencoder.stand_in.tile)
+            if hypernetwork:
+                nn.init.normal_(network.hypernetwork.output.weight, std=0.1)
+        return made
+
+    return make
 
 
-def batch(present: Tensor = PRESENT) -> dict[str, Tensor]:
-    """Cases with a brain in a background of zeros; what was not scanned holds junk."""
-    generator = torch.Generator().manual_seed(1)
-    image = torch.randn(len(present), 4, SIDE, SIDE, SIDE, generator=generator)
-    image[..., :3] = 0
-    image[~present] = float("nan")
-    label = torch.rand(len(present), 3, SIDE, SIDE, SIDE, generator=generator) > 0.7
-    return {"image": image, "present": present, "label": label.to(torch.uint8)}
+@pytest.fixture
+def batch(batch):
+    return partial(batch, side=SIDE)
 
 
 def seeded(made: CoDistillation, given: dict[str, Tensor], seed: int = 3) -> dict[str, Tensor]:
@@ -72,7 +67,7 @@ class Spy:
 @pytest.mark.parametrize("data_side", [True, False])
 @pytest.mark.parametrize("model_side", [True, False])
 @pytest.mark.parametrize("rebuilding_weight", [0.1, 0.0])
-def test_terms_are_there_as_switched_on(data_side, model_side, rebuilding_weight):
+def test_terms_are_there_as_switched_on(data_side, model_side, rebuilding_weight, method, batch):
     made = method(data_side=data_side, model_side=model_side, rebuilding_weight=rebuilding_weight)
     losses = made.losses(batch())
     assert list(losses) == [
@@ -89,12 +84,12 @@ def test_terms_are_there_as_switched_on(data_side, model_side, rebuilding_weight
     assert (made.teacher is None) == (not data_side and not model_side)
 
 
-def test_a_term_of_weight_0_is_not_computed():
+def test_a_term_of_weight_0_is_not_computed(method, batch):
     assert "soft_labels" not in method(soft_label_weight=0).losses(batch())
     assert "features" not in method(feature_weight=0).losses(batch())
 
 
-def test_weights_are_factors():
+def test_weights_are_factors(method, batch):
     weights = ("soft_label_weight", "feature_weight", "rebuilding_weight")
     plain = seeded(method(**dict.fromkeys(weights, 1.0)), batch())
     weighted = seeded(method(**dict(zip(weights, (2.0, 3.0, 0.5), strict=True))), batch())
@@ -103,7 +98,7 @@ def test_weights_are_factors():
         torch.testing.assert_close(term, factors.get(name, 1.0) * plain[name])
 
 
-def test_without_sides_it_is_modality_dropout_with_the_universal_network():
+def test_without_sides_it_is_modality_dropout_with_the_universal_network(method, batch):
     made = method(data_side=False, model_side=False, rebuilding_weight=0)
     assert made.teacher is None
     engine = Engine(lambda engine, batch: None)
@@ -118,18 +113,7 @@ def test_without_sides_it_is_modality_dropout_with_the_universal_network():
         )
 
 
-@pytest.mark.parametrize("row", range(15))
-def test_everything_is_finite_whatever_a_case_has(row):
-    present = torch.tensor([[bool(row + 1 >> i & 1) for i in range(4)]])
-    made = method()
-    losses = made.losses(batch(present))
-    made.backward(losses)
-    assert all(bool(term.isfinite()) for term in losses.values())
-    for name, parameter in made.network.named_parameters():
-        assert bool(parameter.grad.isfinite().all()), name
-
-
-def test_pure_background_is_finite_too():
+def test_pure_background_is_finite_too(method, batch):
     given = {**batch(), "image": torch.zeros(3, 4, SIDE, SIDE, SIDE)}
     made = method()
     losses = made.losses({**given, "label": torch.zeros_like(given["label"])})
@@ -140,7 +124,9 @@ def test_pure_background_is_finite_too():
 
 
 @pytest.mark.parametrize("hypernetwork", [True, False])
-def test_every_parameter_of_the_network_learns_and_none_of_the_teachers(hypernetwork):
+def test_every_parameter_of_the_network_learns_and_none_of_the_teachers(
+    hypernetwork, method, batch
+):
     made = method(hypernetwork=hypernetwork)
     made.backward(made.losses(batch()))
     assert [name for name, p in made.network.named_parameters() if p.grad is None] == []
@@ -148,18 +134,19 @@ def test_every_parameter_of_the_network_learns_and_none_of_the_teachers(hypernet
     assert all(p.grad is None for p in made.teacher.parameters())
 
 
-def test_mixed_precision_stays_finite():
-    made = method()
+def test_mixed_precision_stays_finite(method, batch):
+    # PyTorch's bfloat16 convolution on a CPU now and then makes NaN of a volume of 2x2x2 voxels.
+    made, given = method(), batch(side=16)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        mixed = seeded(made, batch())
-    single = seeded(made, batch())
+        mixed = seeded(made, given)
+    single = seeded(made, given)
     for name, term in mixed.items():
         assert term.item() == pytest.approx(single[name].item(), rel=0.1, abs=0.02), name
     made.backward(mixed)
     assert all(bool(p.grad.isfinite().all()) for p in made.network.parameters())
 
 
-def test_completing_keeps_what_was_scanned_and_fills_in_the_brain_alone():
+def test_completing_keeps_what_was_scanned_and_fills_in_the_brain_alone(method, batch):
     made, given = method(), batch()
     image, present = keep_only(given["image"], PRESENT), PRESENT
     brain = brain_mask(image, present)
@@ -174,7 +161,7 @@ def test_completing_keeps_what_was_scanned_and_fills_in_the_brain_alone():
     assert not completed.requires_grad
 
 
-def test_the_student_sees_a_random_subset_and_the_teacher_the_completed_case():
+def test_the_student_sees_a_random_subset_and_the_teacher_the_completed_case(method, batch):
     made, given = method(second_share=1.0), batch(PRESENT[1:2])
     student, second = Spy(made.network, "encode"), Spy(made.network, "deep_logits")
     teacher = Spy(made.teacher.module, "encode")
@@ -187,7 +174,7 @@ def test_the_student_sees_a_random_subset_and_the_teacher_the_completed_case():
         assert bool(present.all())
 
 
-def test_without_the_data_side_the_teacher_sees_what_the_case_has():
+def test_without_the_data_side_the_teacher_sees_what_the_case_has(method, batch):
     made, given = method(data_side=False, second_share=1.0), batch(PRESENT[2:])
     teacher = Spy(made.teacher.module, "encode")
     made.losses(given)
@@ -195,7 +182,7 @@ def test_without_the_data_side_the_teacher_sees_what_the_case_has():
     assert torch.equal(teacher.calls[0][1], given["present"])
 
 
-def test_the_students_subsets_are_drawn_from_what_each_case_has():
+def test_the_students_subsets_are_drawn_from_what_each_case_has(method, batch):
     made = method(data_side=False, model_side=False, rebuilding_weight=0)
     spy, given = Spy(made.network, "encode"), batch()
     with torch.no_grad():
@@ -208,7 +195,7 @@ def test_the_students_subsets_are_drawn_from_what_each_case_has():
 
 
 @pytest.mark.parametrize(("share", "cases"), [(0.01, 1), (0.34, 1), (0.7, 2), (1.0, 3)])
-def test_a_share_of_the_cases_gets_a_second_view_all_in_turn(share, cases):
+def test_a_share_of_the_cases_gets_a_second_view_all_in_turn(share, cases, method, batch):
     made = method(second_share=share, model_side=False)
     spy = Spy(made, "_complete")
     with torch.no_grad():
@@ -221,7 +208,7 @@ def test_a_share_of_the_cases_gets_a_second_view_all_in_turn(share, cases):
     }
 
 
-def test_a_completed_case_counts_as_much_as_a_students():
+def test_a_completed_case_counts_as_much_as_a_students(method, batch):
     full, half = (seeded(method(second_share=share), batch(PRESENT[2:])) for share in (1.0, 0.5))
     # A batch of one: its case is chosen whatever the share.
     for name in (*COMPLETED, "rebuilding"):
@@ -235,7 +222,7 @@ def test_a_completed_case_counts_as_much_as_a_students():
         torch.testing.assert_close(seeded(made, given)[name], alone / 2)
 
 
-def test_resuming_with_other_prompts_is_refused():
+def test_resuming_with_other_prompts_is_refused(method):
     prompts = torch.randn(15, 14, generator=torch.Generator().manual_seed(0))
     former = method(trained=False, prompts=prompts)
     method(trained=False, prompts=prompts.clone()).load_state_dict(former.state_dict())
@@ -244,7 +231,7 @@ def test_resuming_with_other_prompts_is_refused():
         method(trained=False, prompts=prompts + 1).load_state_dict(former.state_dict())
 
 
-def test_what_is_compared_belongs_to_the_same_case():
+def test_what_is_compared_belongs_to_the_same_case(method, batch):
     made, given = method(data_side=False), batch()
     student, second = Spy(made.network, "encode"), Spy(made, "_from_teacher")
     with torch.no_grad():
@@ -261,7 +248,7 @@ def test_what_is_compared_belongs_to_the_same_case():
             torch.testing.assert_close(logits, answer, atol=1e-4, rtol=1e-4)
 
 
-def test_the_junk_of_absent_modalities_changes_no_loss():
+def test_the_junk_of_absent_modalities_changes_no_loss(method, batch):
     made = method()
     expected = seeded(made, batch())
     other = batch()
@@ -270,7 +257,7 @@ def test_the_junk_of_absent_modalities_changes_no_loss():
         assert torch.equal(term, expected[name])
 
 
-def test_a_teacher_that_is_sure_and_wrong_teaches_next_to_nothing():
+def test_a_teacher_that_is_sure_and_wrong_teaches_next_to_nothing(method, batch):
     given = {**batch(), "label": torch.zeros(3, 3, SIDE, SIDE, SIDE)}
     found = {}
     for bias in (-20.0, 20.0):
@@ -283,14 +270,14 @@ def test_a_teacher_that_is_sure_and_wrong_teaches_next_to_nothing():
         assert found[20.0][name] < 1e-4 * found[-20.0][name]
 
 
-def test_a_teacher_that_agrees_and_sees_the_same_has_nothing_to_say():
+def test_a_teacher_that_agrees_and_sees_the_same_has_nothing_to_say(method, batch):
     made = method(trained=False, data_side=False)
     losses = made.losses(batch(PRESENT[1:2]))
     assert losses["soft_labels"].item() == pytest.approx(0, abs=1e-6)
     assert losses["features"].item() == pytest.approx(0, abs=1e-6)
 
 
-def test_prompts_reach_the_network_and_its_teacher():
+def test_prompts_reach_the_network_and_its_teacher(method):
     made = method()
     assert torch.equal(made.network.hypernetwork.prompts, prompts())
     assert torch.equal(made.teacher.module.hypernetwork.prompts, prompts())
@@ -300,7 +287,7 @@ def test_prompts_reach_the_network_and_its_teacher():
     assert method(hypernetwork=False).network.hypernetwork is None
 
 
-def test_the_teacher_starts_where_the_network_starts():
+def test_the_teacher_starts_where_the_network_starts(method):
     made = method()
     tile = "autoencoder.stand_in.tile"
     teacher = made.teacher.module
@@ -311,7 +298,7 @@ def test_the_teacher_starts_where_the_network_starts():
 
 
 @pytest.mark.parametrize("memory", [0.99, 0.2])
-def test_the_teacher_moves_by_the_average_after_every_step(memory):
+def test_the_teacher_moves_by_the_average_after_every_step(memory, method):
     made = method(memory=memory)
 
     def step(engine: Engine, number: int) -> None:
@@ -331,7 +318,7 @@ def test_the_teacher_moves_by_the_average_after_every_step(memory):
     assert made.teacher.n_averaged == 3
 
 
-def test_a_second_run_of_the_trainer_moves_the_teacher_once_a_step():
+def test_a_second_run_of_the_trainer_moves_the_teacher_once_a_step(method):
     made = method()
     engine = Engine(lambda engine, batch: None)
     engine.network = made
@@ -341,7 +328,7 @@ def test_a_second_run_of_the_trainer_moves_the_teacher_once_a_step():
     assert made.teacher.n_averaged == 4
 
 
-def test_while_gradients_are_accumulated_the_teacher_waits():
+def test_while_gradients_are_accumulated_the_teacher_waits(method):
     made = method()
     engine = Engine(lambda engine, batch: None)
     engine.network, engine.accumulation_steps = made, 2
@@ -351,7 +338,7 @@ def test_while_gradients_are_accumulated_the_teacher_waits():
     assert made.teacher.n_averaged == 3
 
 
-def test_a_resumed_training_has_the_former_teacher():
+def test_a_resumed_training_has_the_former_teacher(method):
     former, resumed = method(), method(trained=False)
     engine = Engine(lambda engine, batch: None)
     engine.network = former
@@ -369,7 +356,7 @@ def test_a_resumed_training_has_the_former_teacher():
         assert torch.equal(resumed.state_dict()[name], value)
 
 
-def test_only_the_network_is_deployed():
+def test_only_the_network_is_deployed(method, batch):
     made = method()
     assert not [name for name in made.network.state_dict() if "teacher" in name]
     assert any(name.startswith("teacher.module.") for name in made.state_dict())
@@ -378,7 +365,7 @@ def test_only_the_network_is_deployed():
     assert torch.equal(made(given["image"], PRESENT), expected)
 
 
-def test_steps_down_the_gradient_lower_the_loss():
+def test_steps_down_the_gradient_lower_the_loss(method, batch):
     made, given = method(), batch()
     optimizer = torch.optim.Adam(made.parameters(), lr=0.003)
     before = sum(seeded(made, given).values()).item()
@@ -390,6 +377,6 @@ def test_steps_down_the_gradient_lower_the_loss():
 
 
 @pytest.mark.parametrize("wrong", [{"second_share": 0}, {"second_share": 1.5}, {"memory": 1.0}])
-def test_shares_outside_their_range_are_refused(wrong):
+def test_shares_outside_their_range_are_refused(wrong, method):
     with pytest.raises(ValueError, match="expected second_share above 0 and up to 1 and memory"):
         method(**wrong)

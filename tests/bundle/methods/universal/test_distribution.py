@@ -203,7 +203,7 @@ def rebuild(
     brain = torch.ones_like(image[:, :1], dtype=torch.bool)
     rebuilt = noise(*image.shape, seed=3).requires_grad_()
     optimizer = torch.optim.Adam([rebuilt], lr=0.2)
-    for _ in range(300):
+    for _ in range(160):
         optimizer.zero_grad()
         matching(rebuilt, image, present, brain)[term].backward()
         optimizer.step()
