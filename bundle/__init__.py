@@ -8,7 +8,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from types import TracebackType
 
-__version__ = "0.3.1"
+__version__ = "0.4.0"
 
 ROOT = str(Path(__file__).resolve().parent.parent)
 

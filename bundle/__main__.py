@@ -1,11 +1,16 @@
-"""The command line: `python -m bundle VERB`, data sets in and out; training is `monai.bundle`'s.
+"""The command line `python -m bundle VERB`: everything but training, which `monai.bundle` runs.
 
 Each verb imports its own module only, so that `scan` runs without loading MONAI. The verbs turn
 what python-fire makes of a shell word into plain values; what they do is in the module they call.
+python-fire answers a wrong word with a page of usage, or runs the verb first and complains then:
+so verb and options are checked here before python-fire sees them.
 """
 
 from __future__ import annotations
 
+import difflib
+import inspect
+import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +34,7 @@ def phantom(
     orientation: str = "LPS",
     naming: str = "phantom",
 ) -> None:
-    """Write the phantom data set: NIfTI volumes and their datalist, made up but hard enough.
+    """Write a made-up data set: NIfTI volumes and their datalist.
 
     Args:
         output_dir: the folder to write into.
@@ -72,7 +77,7 @@ def scan(
     seed: int = 0,
     check: str = "voxels",
 ) -> None:
-    """Find BraTS cases by their names, print a census and every problem, write a datalist.
+    """Find BraTS cases by their names, check them, and write a datalist.
 
     Args:
         root: a folder of cases, BraTS 2018 to 2023 and later.
@@ -85,8 +90,8 @@ def scan(
         seed: of the split.
         check: voxels, headers or none.
     """
+    from bundle.data.labels import BRATS_ALIASES
     from bundle.data.scan import scan as scan_folder
-    from bundle.data.volumes import BRATS_ALIASES
 
     problems = scan_folder(
         str(root),
@@ -111,15 +116,15 @@ def degrade(
     seed: int = 0,
     modalities: Any = BRATS_MODALITIES,
 ) -> None:
-    """Write a datalist whose cases lack modalities at random but for good.
+    """Take modalities away from the cases of a datalist, the same ones every time.
 
     Args:
         datalist: the datalist to start from.
         output: the datalist to write.
-        ratio: chance to be dropped, 0 to 1, the same for every modality.
-        rates: or one for each, such as t1=0.2,t1ce=0.4,t2=0.6,flair=0.8.
-        sections: which sections to degrade, such as training,validation.
-        seed: with a case's name it decides what the case lacks.
+        ratio: chance, 0 to 1, that a case loses a modality, the same for every modality.
+        rates: or a chance for each, such as t1=0.2,t1ce=0.4,t2=0.6,flair=0.8.
+        sections: the sections to change, such as training,validation.
+        seed: decides, together with a case's name, what the case loses.
         modalities: names, such as t1,t1ce,t2,flair.
     """
     from bundle.data.degrade import degrade as degrade_datalist
@@ -136,7 +141,7 @@ def partition(
     seed: int = 0,
     modalities: Any = BRATS_MODALITIES,
 ) -> None:
-    """Share out a datalist among the sites of a federation.
+    """Share the cases of a datalist out over the sites of a federation.
 
     Args:
         datalist: the datalist to share out.
@@ -160,7 +165,7 @@ def prompts(
     modalities: Any = BRATS_MODALITIES,
     seed: int = 0,
 ) -> None:
-    """Write one text embedding for every modality subset; CLIP's need the extra `clip`.
+    """Write a text embedding for every modality subset; CLIP needs the extra `clip`.
 
     Args:
         output: the file to write, such as prompts.pt.
@@ -194,19 +199,19 @@ def benchmark(
     device: str | None = None,
     datalist: str | None = None,
 ) -> None:
-    """Train and test a whole grid, and report; a stopped one goes on.
+    """Train and test a grid of methods, and write a report; a stopped grid goes on.
 
     Args:
-        output_dir: the grid's folder; runs that have a result there are not made again.
+        output_dir: the grid's folder; a run that has a result there is not made again.
         grid: on the phantom universal, methods or federation (many hours each; the last one needs
             the extra `fl`), cost or rebuilding (minutes), or smoke (a minute); on a datalist's
             cases, cases (for a GPU) or cases_small.
         workers: how many runs at a time, one processor core each; federated runs go one by one.
-        only: make the runs in whose names this regular expression is found.
-        report_only: make no run, only the report on those that are there.
-        keep: leave the checkpoints of the runs.
+        only: a regular expression; make the runs whose names hold a match.
+        report_only: make no run; report on the results that are there.
+        keep: keep the checkpoints of the runs.
         device: such as cuda; without it the phantom's grids stay on the CPU.
-        datalist: for these two; its training cases are to get gaps.
+        datalist: of grid cases or cases_small; its training cases get gaps.
     """
     from bundle.benchmark.command import benchmark as make_benchmark
 
@@ -228,11 +233,11 @@ def features(
     epochs: int = 10,
     seed: int = 0,
 ) -> None:
-    """Train a regressor on text, audio and vision features with and without gradient decoupling.
+    """Compare trainings on text, audio and vision features: with gradient decoupling or not.
 
     Args:
         output_dir: gets scores.csv and table.md, and features.npz where no file is given.
-        file: features in CMU-MOSI's usual layout, .pkl or .npz; without it a set is made up.
+        file: features in CMU-MOSI's usual layout, as .npz; without it a set is made up.
         ratio: chance, 0 to 1, that a training sample lacks a modality for good.
         epochs: passes over the training samples.
         seed: of the made-up set, of what is missing, of weights and order.
@@ -245,14 +250,14 @@ def features(
 def package(
     output: str = "runs", weights: str | None = None, overlay: Any = None, data: str | None = None
 ) -> None:
-    """Write the bundle as one zip, weights inside, that MONAI's tools take as it is.
+    """Write the bundle and its weights as one zip for MONAI's tools.
 
     Args:
         output: the zip, or the folder that gets it.
         weights: a flat state dict; default models/model.pt, else demo/models/model.pt.
         overlay: the config files that were laid over train.json in the training, such as
             configs/brats2018.yaml; known for the demonstration's weights.
-        data: what the weights were trained on, in words, for metadata and model card.
+        data: what the weights were trained on, in words; metadata and docs/README.md say it.
     """
     from bundle.delivery.package import package as write_package
 
@@ -264,15 +269,15 @@ def package(
 def export(
     output: str, weights: str | None = None, overlay: Any = None, image_only: bool = False
 ) -> None:
-    """Write the trained network as one file for other programs: .onnx or PyTorch's .pt2.
+    """Write the trained network for other programs, as .onnx or PyTorch's .pt2.
 
     Args:
         output: the file; ONNX needs the extra `export`.
         weights: a flat state dict; default models/model.pt, else demo/models/model.pt.
         overlay: the config files that were laid over train.json in the training; known for the
             demonstration's weights.
-        image_only: leave `present` out: a channel that is zero everywhere is then absent, which
-            holds for whole cases, not for windows.
+        image_only: leave `present` out. A channel of zeros is then absent: give it whole cases,
+            not windows.
     """
     from bundle.delivery.export import export as write_export
     from bundle.delivery.trained_model import find_trained
@@ -291,10 +296,10 @@ def label(
     port: int = 8000,
     start: bool = True,
 ) -> None:
-    """Serve the bundle with MONAI Label on this machine, for 3D Slicer and others.
+    """Serve the trained network with MONAI Label on this machine.
 
     Args:
-        output_dir: gets the app, a copy of the bundle (trainings write there) and the studies.
+        output_dir: gets the app, a copy of the bundle, into which trainings write, and the studies.
         weights: a flat state dict; default models/model.pt, else demo/models/model.pt.
         overlay: the config files that were laid over train.json in the training; known for the
             demonstration's weights.
@@ -302,7 +307,7 @@ def label(
             default made-up ones.
         app: patchwork (with a strategy of ours) or monaibundle (MONAI Label's app as it is).
         port: where to listen.
-        start: false = only lay everything out, and say how to start it.
+        start: false = lay everything out, and print the command that starts the server.
     """
     from bundle.delivery.label_server import prepare
 
@@ -318,6 +323,17 @@ def label(
         raise SystemExit(status)
 
 
+def settings(output: str | None = None) -> None:
+    """Write docs/settings.md: every setting of the configs, its default and its meaning.
+
+    Args:
+        output: the file to write; default docs/settings.md of this bundle.
+    """
+    from bundle.delivery.settings import write_settings
+
+    print(f"wrote {write_settings(_path(output))}")
+
+
 VERBS: dict[str, Callable[..., None]] = {
     "phantom": phantom,
     "scan": scan,
@@ -329,7 +345,10 @@ VERBS: dict[str, Callable[..., None]] = {
     "package": package,
     "export": export,
     "label": label,
+    "settings": settings,
 }
+PROGRAM = "python -m bundle"
+HELP = {"--help", "-h", "help"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -341,14 +360,115 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0, or 2 where the user has to change something (said on stderr).
     """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in HELP:
+        print(_verbs_help())
+        return 0
     try:
-        fire.Fire(
-            VERBS, command=None if arguments is None else list(arguments), name="python -m bundle"
-        )
+        _check_verb(words[0])
+        if HELP & set(words[1:]):
+            print(_verb_help(words[0]))
+            return 0
+        _check_options(words[0], words[1:])
+        fire.Fire(VERBS, command=words, name=PROGRAM)
     except (ValueError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _verbs_help() -> str:
+    """List the verbs, each with the first line of its docstring."""
+    lines = [f"  {verb:10} {(call.__doc__ or '').splitlines()[0]}" for verb, call in VERBS.items()]
+    return "\n".join(
+        [
+            f"usage: {PROGRAM} VERB ...",
+            "",
+            *lines,
+            "",
+            f"`{PROGRAM} VERB --help` lists the options of a verb.",
+            "`python -m monai.bundle run` trains, evaluates and segments: see README.md.",
+        ]
+    )
+
+
+def _verb_help(verb: str) -> str:
+    """Say how a verb is called; its docstring names every option, the signature the defaults."""
+    parameters = inspect.signature(VERBS[verb]).parameters.values()
+    needed = [each.name.upper() for each in parameters if each.default is each.empty]
+    given = [each for each in parameters if each.default not in (each.empty, None)]
+    usage = " ".join([PROGRAM, verb, *needed, "[--OPTION VALUE] ..."])
+    defaults = [f"    --{each.name} {_as_word(each.default)}" for each in given]
+    lines = [f"usage: {usage}", "", inspect.getdoc(VERBS[verb]) or ""]
+    return "\n".join([*lines, *(["", "Defaults:", *defaults] if defaults else [])])
+
+
+def _as_word(value: Any) -> str:
+    return ",".join(value) if isinstance(value, tuple) else str(value)
+
+
+def _check_verb(verb: str) -> None:
+    if verb not in VERBS:
+        raise ValueError(
+            f"no verb {verb!r}.{_suggestion(verb, VERBS)} `{PROGRAM} --help` lists the verbs."
+        )
+
+
+def _check_options(verb: str, words: Sequence[str]) -> None:
+    """Refuse an option that does not exist before anything runs.
+
+    Args:
+        verb: one of VERBS.
+        words: what follows the verb, as python-fire is going to read it.
+
+    Raises:
+        ValueError: no such option, a value too few or too many.
+    """
+    if "--" in words:
+        return  # what follows is for python-fire itself
+    parameters = inspect.signature(VERBS[verb]).parameters
+    see = f"`{PROGRAM} {verb} --help` lists the options."
+    given, values, index = set(), [], 0
+    while index < len(words):
+        word, index = words[index], index + 1
+        if not _is_option(word):
+            values.append(word)
+            continue
+        option, equals, _ = word.lstrip("-").partition("=")
+        has_value = bool(equals) or (index < len(words) and not _is_option(words[index]))
+        name = _parameter(option.replace("-", "_"), has_value, parameters)
+        if name is None:
+            dashed = {f"--{parameter}": parameter for parameter in parameters}
+            unknown = word.partition("=")[0]
+            raise ValueError(f"{verb}: no option {unknown}.{_suggestion(unknown, dashed)} {see}")
+        given.add(name)
+        index += has_value and not equals
+    free = [name for name in parameters if name not in given]
+    if len(values) > len(free):
+        raise ValueError(f"{verb}: one value too many, {values[len(free)]!r}. {see}")
+    for name in free[len(values) :]:
+        if parameters[name].default is inspect.Parameter.empty:
+            raise ValueError(f"{verb}: no value for {name.upper()}. {see}")
+
+
+def _is_option(word: str) -> bool:
+    """Tell an option from a value as python-fire does; -1 is a value."""
+    return word.startswith("--") or re.match("-[a-zA-Z]", word) is not None
+
+
+def _parameter(option: str, has_value: bool, parameters: Mapping[str, Any]) -> str | None:
+    """Return the parameter that python-fire takes an option for; None = it would take none."""
+    if option in parameters:
+        return option
+    if not has_value and option.startswith("no") and option[2:] in parameters:
+        return option[2:]
+    short = [name for name in parameters if name[0] == option]
+    return short[0] if len(short) == 1 else None
+
+
+def _suggestion(word: str, known: Mapping[str, Any]) -> str:
+    near = difflib.get_close_matches(word, known, n=1)
+    return f" Did you mean {near[0]}?" if near else f" Expected one of {', '.join(known)}."
 
 
 def _path(value: Any) -> str | None:

@@ -3,7 +3,7 @@
 Shape legend, used in every docstring of the bundle:
 
     B  batch            M  modalities       R  regions
-    D H W  space, the array's axes as stored (their anatomy is the orientation transform's affair)
+    D H W  space, the array's axes as stored (the orientation transform says what they mean)
     S  subsets          E  embedding
 
 `image` is (B, M, D, H, W) float; `present` is (B, M) bool, True = the modality is available.
@@ -160,6 +160,14 @@ def derive_presence(image: Tensor) -> Tensor:
         (B, M) or (M,) bool, True = the channel holds something.
     """
     return (image != 0).flatten(-3).any(-1)
+
+
+def plain(tensor: Tensor) -> Tensor:
+    """Return the same values as a plain tensor, without MONAI's metadata; gradients still flow.
+
+    A MetaTensor would carry its bookkeeping into every operation.
+    """
+    return tensor.as_subclass(Tensor)
 
 
 def subset_code(present: Tensor) -> Tensor:

@@ -34,7 +34,8 @@ def check_regions(regions: Regions) -> None:
     tables = [frozenset(labels) for labels in regions.values()]
     if len(set(tables)) != len(tables):
         raise ValueError(
-            f"two regions hold the same labels: { {k: list(v) for k, v in regions.items()} }"
+            f"two regions hold the same labels: { {k: list(v) for k, v in regions.items()} }. "
+            "Remove one of them."
         )
 
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import os
+import sys
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import nibabel as nib
 import numpy as np
@@ -46,3 +51,46 @@ def write_case(write_volume):
         }
 
     return write
+
+
+@dataclass
+class FileReads:
+    """How often files were opened, by name, and how often a packed one was begun to be unpacked."""
+
+    opened: Counter[str] = field(default_factory=Counter)
+    unpacked: int = 0
+
+
+# An audit hook cannot be taken back: the one there is tells whoever counts at the moment.
+_counting: list[FileReads] = []
+
+
+def _on_open(event, arguments):
+    if _counting and event == "open" and str(arguments[0]).lower().endswith((".nii", ".nii.gz")):
+        _counting[-1].opened[os.path.basename(arguments[0])] += 1
+
+
+sys.addaudithook(_on_open)
+
+
+@pytest.fixture
+def file_reads(monkeypatch):
+    """Give file_reads(): within it, openings and unpackings of NIfTI files are counted."""
+    begin = gzip.GzipFile.__init__
+
+    def counting(self, *args, **named):
+        begin(self, *args, **named)
+        if _counting and self.mode == gzip.READ:
+            _counting[-1].unpacked += 1
+
+    monkeypatch.setattr(gzip.GzipFile, "__init__", counting)
+
+    @contextmanager
+    def count():
+        _counting.append(FileReads())
+        try:
+            yield _counting[-1]
+        finally:
+            _counting.pop()
+
+    return count

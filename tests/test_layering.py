@@ -31,7 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "bundle.prompts": set(),
     "bundle.training": {"bundle.data", "bundle.transforms"},
     "bundle.inference": set(),
-    "bundle.delivery": {"bundle.data", "bundle.phantom", "bundle.training"},
+    "bundle.delivery": {"bundle.data", "bundle.evaluation", "bundle.phantom", "bundle.training"},
     "bundle.sentiment": {"bundle.data", "bundle.methods"},
     "bundle.benchmark": {
         *("bundle.data", "bundle.evaluation", "bundle.methods", "bundle.networks"),

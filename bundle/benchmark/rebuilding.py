@@ -24,7 +24,7 @@ from bundle.benchmark.provenance import code_digest
 from bundle.data.datalist import load_datalist, write_datalist
 from bundle.evaluation.tables import markdown
 from bundle.methods.universal.distribution import KINDS
-from bundle.modalities import BRATS_MODALITIES, presence
+from bundle.modalities import BRATS_MODALITIES, plain, presence
 from bundle.phantom import PRETRAINING_PATCHES
 from bundle.training.datasets import CaseSubsets, labelled_cases
 from bundle.training.weights import load_weights
@@ -123,7 +123,7 @@ def score_network(
     names = ("psnr", "ssim", "constant_psnr", "constant_ssim")
     scores: dict[str, list[float]] = {name: [] for name in names}
     for case in cases:
-        image = torch.as_tensor(case["image"]).as_subclass(Tensor)
+        image = plain(torch.as_tensor(case["image"]))
         rebuilt = inferer(image[None], network.eval(), present=present)[0, target]
         brain = (image != 0).any(0)
         found = quality(rebuilt, image[target], brain)

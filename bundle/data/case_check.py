@@ -1,21 +1,50 @@
-"""Everything that can be wrong with one case, said at once."""
+"""The check of one case, which reports all its problems together."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bundle.data.labels import read_labels
 from bundle.data.volumes import (
     CaseError,
     Grid,
+    blank_warning,
     check_grids,
-    check_integrity,
-    is_blank,
+    read_case,
     read_grid,
-    read_labels,
-    read_voxels,
 )
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check has found out about a good case.
+
+    Attributes:
+        item: the datalist item, as it was given.
+        blank: the modalities whose volume is constant, so that they count as absent.
+        grid: the voxel grid of the files; None = not read.
+        labels: the label values as the file has them, 0 left out; None = no label, or not read.
+    """
+
+    item: Mapping[str, Any]
+    blank: tuple[str, ...] = ()
+    grid: Grid | None = None
+    labels: tuple[int, ...] | None = None
+
+    @property
+    def usable(self) -> dict[str, Any]:
+        """The item without its blank modalities."""
+        image = {n: file for n, file in self.item["image"].items() if n not in self.blank}
+        return {**self.item, "image": image}
+
+    @property
+    def warnings(self) -> list[str]:
+        """One line for each blank modality."""
+        case, image = str(self.item["case"]), self.item["image"]
+        return [blank_warning(case, name, image[name]) for name in self.blank]
 
 
 def check_case(
@@ -24,8 +53,8 @@ def check_case(
     known_labels: Sequence[int],
     aliases: Mapping[int, int] | None = None,
     voxels: bool = True,
-) -> tuple[dict[str, Any], list[str]]:
-    """Check every file of one datalist item.
+) -> Finding:
+    """Check every file of one datalist item; each is read once.
 
     Args:
         item: `case`, `image` {modality: absolute path} and, optionally, `label`.
@@ -34,33 +63,38 @@ def check_case(
         aliases: as in `read_labels`.
         voxels: True = read all voxels; False = headers only, some milliseconds a case.
 
-    Returns:
-        The item without the modalities whose volumes are blank, and a warning for each of them.
-
     Raises:
         CaseError: one line for each problem of the case.
     """
     case, image = str(item["case"]), {m: item["image"][m] for m in modalities if m in item["image"]}
-    problems = _check_headers([*image.values(), *_label_paths(item)], case)
-    blank: list[str] = []
-    warnings: list[str] = []
-    if voxels and not problems:
-        blank, problems = _check_images(image, case)
-        warnings = [_blank_warning(case, image[name], name) for name in blank]
-        problems += _check_label(item, case, known_labels, aliases)
-    present = {name: path for name, path in image.items() if name not in blank}
-    if not present and not problems:
-        problems = [_nothing_present(case, blank)]
+    if not image:
+        raise CaseError(_nothing_present(case, ()))
+    if not voxels:
+        return Finding(item, grid=_check_headers([*image.values(), *_label_paths(item)], case))
+    problems: list[str] = []
+    labels, others = None, {}
+    for path in _label_paths(item):
+        try:
+            label = read_labels(path, case, known_labels, aliases)
+            labels, others = tuple(label.counts), {Path(path): label.grid}
+        except CaseError as error:
+            problems.append(str(error))
+    try:
+        volumes = read_case(image, case, others, keep=False)
+        if len(volumes.blank) == len(image) and not problems:
+            problems = [_nothing_present(case, volumes.blank)]
+    except CaseError as error:
+        problems.insert(0, str(error))
     if problems:
         raise CaseError("\n".join(problems))
-    return {**item, "image": present}, warnings
+    return Finding(item, tuple(volumes.blank), volumes.grid, labels)
 
 
 def _label_paths(item: Mapping[str, Any]) -> list[str]:
     return [item["label"]] if item.get("label") else []
 
 
-def _check_headers(paths: Iterable[str], case: str) -> list[str]:
+def _check_headers(paths: Iterable[str], case: str) -> Grid:
     grids: dict[Path, Grid] = {}
     problems = []
     for path in paths:
@@ -72,35 +106,9 @@ def _check_headers(paths: Iterable[str], case: str) -> list[str]:
         check_grids(grids, case)
     except CaseError as error:
         problems.append(str(error))
-    return problems
-
-
-def _check_images(image: Mapping[str, str], case: str) -> tuple[list[str], list[str]]:
-    blank, problems = [], []
-    for name, path in image.items():
-        try:
-            check_integrity(path, case)
-            if is_blank(read_voxels(path, case)):
-                blank.append(name)
-        except CaseError as error:
-            problems.append(str(error))
-    return blank, problems
-
-
-def _check_label(
-    item: Mapping[str, Any], case: str, known: Sequence[int], aliases: Mapping[int, int] | None
-) -> list[str]:
-    try:
-        for path in _label_paths(item):
-            check_integrity(path, case)
-            read_labels(path, case, known, aliases)
-    except CaseError as error:
-        return [str(error)]
-    return []
-
-
-def _blank_warning(case: str, path: str, name: str) -> str:
-    return f"case {case}: {path} is constant everywhere, so '{name}' counts as absent"
+    if problems:
+        raise CaseError("\n".join(problems))
+    return next(iter(grids.values()))
 
 
 def _nothing_present(case: str, blank: Sequence[str]) -> str:

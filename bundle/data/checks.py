@@ -15,7 +15,7 @@ from typing import Any, Literal
 from tqdm import tqdm
 
 from bundle.atomic import write_text_atomically
-from bundle.data.case_check import check_case
+from bundle.data.case_check import Finding, check_case
 from bundle.data.volumes import CaseError
 
 logger = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ _VERSION = 1
 
 
 def file_state(path: str | Path) -> list[Any]:
-    """What tells a file from a rewritten one: its path, size in bytes and mtime in nanoseconds.
+    """Return a file's path, size in bytes and mtime in ns, which change when it is rewritten.
 
     Raises:
         FileNotFoundError: the file does not exist.
@@ -39,6 +39,24 @@ def item_files(item: Mapping[str, Any]) -> list[str]:
     image = item.get("image") or {}
     images = list(image.values()) if isinstance(image, Mapping) else [image]
     return [str(path) for path in [*images, item.get("label")] if path]
+
+
+def fingerprint(item: Mapping[str, Any], context: Any) -> str:
+    """Hash an item, the state of its files, and whatever else an outcome depends on.
+
+    Args:
+        item: a datalist item.
+        context: plain values, such as the version of what is done with the item.
+
+    Returns:
+        64 hexadecimal digits; others as soon as a file is written anew.
+
+    Raises:
+        FileNotFoundError: a file of the item does not exist.
+    """
+    states = [file_state(path) for path in item_files(item)]
+    text = json.dumps([context, dict(item), states], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -76,13 +94,11 @@ class CheckMemo:
         self._known = len(self.outcomes)
 
     def key(self, item: Mapping[str, Any]) -> str | None:
-        """Name the item's outcome; None = it cannot have one, as a file is missing."""
+        """Return the key of the item's outcome; None = a file is missing, so it has none."""
         try:
-            states = [file_state(path) for path in item_files(item)]
+            return fingerprint(item, self.parameters)
         except OSError:
             return None
-        text = json.dumps([self.parameters, dict(item), states], sort_keys=True, default=str)
-        return hashlib.sha256(text.encode()).hexdigest()
 
     def save(self) -> None:
         """Write the memo if there is something new in it."""
@@ -105,21 +121,21 @@ class CheckMemo:
 
 def check_cases(
     items: Sequence[dict[str, Any]], checks: Checks, memo: CheckMemo, title: str
-) -> tuple[list[dict[str, Any]], list[str]]:
+) -> tuple[list[Finding], list[str]]:
     """Check items in parallel, with a progress bar on a terminal.
 
     Args:
         items: datalist items with absolute paths.
         checks: what to check.
-        memo: earlier outcomes; gains those of now. Saving it is the caller's affair.
+        memo: earlier outcomes; gains those of now. The caller saves it.
         title: what the progress bar says.
 
     Returns:
-        The good items in order, without their blank modalities, and one line for each problem of
-        the others.
+        What was found out about the good cases, in order, and one line for each problem of the
+        others. Of a case that the memo knows only the blank modalities are told.
     """
 
-    def outcome(item: dict[str, Any]) -> dict[str, Any] | CaseError:
+    def outcome(item: dict[str, Any]) -> Finding | CaseError:
         try:
             return _check_item(item, checks, memo)
         except CaseError as error:
@@ -131,35 +147,22 @@ def check_cases(
         silent = None if checks.depth == "voxels" else True
         outcomes = list(tqdm(results, title, len(items), leave=False, disable=silent))
     bad = [error for error in outcomes if isinstance(error, CaseError)]
-    good = [item for item in outcomes if not isinstance(item, CaseError)]
+    good = [finding for finding in outcomes if isinstance(finding, Finding)]
     return good, [line for error in bad for line in str(error).split("\n")]
 
 
-def _check_item(item: dict[str, Any], checks: Checks, memo: CheckMemo) -> dict[str, Any]:
+def _check_item(item: dict[str, Any], checks: Checks, memo: CheckMemo) -> Finding:
     if checks.depth == "none":
         _check_files(item)
-        return item
+        return Finding(item)
     key = memo.key(item)
-    if key is None or key not in memo.outcomes:
-        blank = _blank_modalities(item, checks)
-        if key is not None:
-            memo.outcomes[key] = blank
-    else:
-        blank = memo.outcomes[key]
-    for name in blank:
-        logger.warning(
-            "case %s: %s is constant everywhere, so '%s' counts as absent",
-            item["case"],
-            item["image"][name],
-            name,
-        )
-    return {**item, "image": {n: file for n, file in item["image"].items() if n not in blank}}
-
-
-def _blank_modalities(item: Mapping[str, Any], checks: Checks) -> list[str]:
+    if key is not None and key in memo.outcomes:
+        return Finding(item, tuple(memo.outcomes[key]))
     voxels = checks.depth == "voxels"
-    clean, _ = check_case(item, checks.modalities, checks.labels, checks.aliases, voxels)
-    return [name for name in item["image"] if name not in clean["image"]]
+    finding = check_case(item, checks.modalities, checks.labels, checks.aliases, voxels)
+    if key is not None:
+        memo.outcomes[key] = list(finding.blank)
+    return finding
 
 
 def _check_files(item: Mapping[str, Any]) -> None:

@@ -11,7 +11,6 @@ the testing section. Further keys at the top level are notes; the commands carry
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -23,7 +22,8 @@ from typing import Any, Literal
 
 from bundle import __version__
 from bundle.atomic import write_text_atomically
-from bundle.data.checks import CheckMemo, Checks, check_cases, file_state, item_files
+from bundle.data.case_check import Finding
+from bundle.data.checks import CheckMemo, Checks, check_cases, fingerprint
 from bundle.data.filenames import file_endings, split_name, survey
 from bundle.modalities import check_known
 from bundle.regions import Regions, known_labels
@@ -61,9 +61,9 @@ def load_datalist(path: str | Path, modalities: Sequence[str]) -> dict[str, Any]
         if not isinstance(entries, list):
             raise ValueError(f"{path}: '{section}' must be a list of cases, got {entries!r:.80}")
         items = []
-        for place, entry in enumerate(entries):
+        for index, entry in enumerate(entries):
             try:
-                items.append(_resolve(entry, f"{path.name}, {section}[{place}]", path, modalities))
+                items.append(_resolve(entry, f"{path.name}, {section}[{index}]", path, modalities))
             except ValueError as error:
                 problems.append(str(error))
         problems += _repeated(items, section)
@@ -84,7 +84,7 @@ def read_datalist(
     on_bad: Literal["raise", "drop"] = "raise",
     sections: Sequence[str] = SECTIONS,
 ) -> dict[str, list[Item]]:
-    """Read a datalist whose every case can be trusted in training.
+    """Read a datalist and check every case of it, so that training meets no bad one.
 
     Args:
         path: the datalist.
@@ -122,9 +122,12 @@ def read_datalist(
     for section in sections:
         _check_choice("sections", section, SECTIONS)
         items = [{k: v for k, v in item.items() if k in _ITEM_KEYS} for item in datalist[section]]
-        labelled, unlabelled = _split_labelled(items, section)
-        usable[section], bad = check_cases(labelled, checks, remembered, f"checking {section}")
-        problems += unlabelled + bad
+        if section in LABELLED_SECTIONS:
+            problems += _unlabelled(items, section)
+            items = labelled(items)
+        good, bad = check_cases(items, checks, remembered, f"checking {section}")
+        usable[section] = _usable(good)
+        problems += bad
     remembered.save()
     _settle(path, problems, on_bad, any(usable.values()))
     return usable
@@ -152,7 +155,7 @@ def inference_cases(
     check: Literal["voxels", "headers", "none"] = "voxels",
     on_bad: Literal["raise", "drop"] = "drop",
 ) -> list[Item]:
-    """List the cases to segment; they are checked first, so that a bad one costs no other.
+    """List the cases to segment. They are checked first, so a bad case does not stop the others.
 
     Args:
         source: a datalist (.json), a folder of cases or of one case, or one NIfTI file: a 4D volume
@@ -181,7 +184,7 @@ def inference_cases(
     checks = Checks(tuple(modalities), (), {}, check)
     good, bad = check_cases(items, checks, CheckMemo(None, checks), "checking")
     _settle(source, ambiguous + bad, on_bad, bool(good))
-    return good
+    return _usable(good)
 
 
 def _find_items(
@@ -204,7 +207,7 @@ def _find_items(
 def hash_case(item: Mapping[str, Any]) -> bytes:
     """Hash an item, its files' state and the bundle's version: PersistentDataset's `hash_func`.
 
-    A file that is written anew changes the hash, so that it never meets the cache of its old self.
+    A file that is written anew changes the hash, so its old cache is not used any more.
 
     Returns:
         64 hexadecimal digits.
@@ -212,9 +215,12 @@ def hash_case(item: Mapping[str, Any]) -> bytes:
     Raises:
         FileNotFoundError: a file of the item does not exist.
     """
-    states = [file_state(path) for path in item_files(item)]
-    text = json.dumps([__version__, dict(item), states], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest().encode()
+    return fingerprint(item, __version__).encode()
+
+
+def labelled(items: Iterable[Item]) -> list[Item]:
+    """Return the items that name a label file, in order."""
+    return [item for item in items if item.get("label")]
 
 
 def patient_of(item: Mapping[str, Any]) -> str:
@@ -302,26 +308,33 @@ def _repeated(items: Iterable[Item], section: str) -> list[str]:
     ]
 
 
-def _split_labelled(items: Iterable[Item], section: str) -> tuple[list[Item], list[str]]:
-    """Part the items that may be in the section from complaints about those that may not."""
-    if section not in LABELLED_SECTIONS:
-        return list(items), []
-    problems = [
+def _unlabelled(items: Iterable[Item], section: str) -> list[str]:
+    """Report the items without a label in a section where every case needs one."""
+    return [
         f"case {item['case']}: no label, but it is in '{section}'. "
         "Add its 'label', or move the case to 'testing'."
         for item in items
         if not item.get("label")
     ]
-    return [item for item in items if item.get("label")], problems
+
+
+def _usable(findings: Iterable[Finding]) -> list[Item]:
+    """Return the items without their blank modalities, each of which is logged."""
+    findings = list(findings)
+    for line in (line for finding in findings for line in finding.warnings):
+        logger.warning(line)
+    return [finding.usable for finding in findings]
 
 
 def _check_choice(parameter: str, value: str, choices: Sequence[str]) -> None:
     if value not in choices:
-        raise ValueError(f"{parameter}: expected one of {list(choices)}, got {value!r}")
+        raise ValueError(
+            f"{parameter}: expected one of {list(choices)}, got {value!r}. Give one of these words."
+        )
 
 
 def _settle(path: Path, problems: Sequence[str], on_bad: str, any_left: bool) -> None:
-    """Raise the problems, or log them where the bad cases are to be left out and others remain."""
+    """Raise the problems, or log them if bad cases are left out and good ones remain."""
     if on_bad == "raise" or not any_left:
         _raise_all(path, problems)
     for problem in problems:

@@ -1,4 +1,4 @@
-"""Fixed absence: which modalities each case of a data set is to lack, the same every time."""
+"""Fixed absence: which modalities each case of a data set lacks, the same every time."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def read_rates(
 
 
 def draw_kept(present: Iterable[str], rates: Mapping[str, float], seed: int, case: str) -> Subset:
-    """Draw the modalities that a case keeps; never none of them.
+    """Draw the modalities that a case keeps, at least one.
 
     Args:
         present: what the case has.

@@ -29,12 +29,12 @@ class _Name:
     role: str
 
 
-def find_cases(
+def survey(
     root: str | Path,
     modalities: Sequence[str],
     suffixes: Mapping[str, Sequence[str]] = FILE_SUFFIXES,
     label_suffixes: Sequence[str] = LABEL_SUFFIXES,
-) -> list[dict[str, Any]]:
+) -> tuple[list[dict[str, Any]], list[str]]:
     """Find the cases under a folder, each with at least one modality; nothing is opened.
 
     A case is named after its folder if its files are, else after the prefix that its files share.
@@ -46,26 +46,13 @@ def find_cases(
         label_suffixes: endings of label files.
 
     Returns:
-        Datalist items with absolute paths, ordered by case.
+        Datalist items with absolute paths, ordered by case, and one line for each case that is
+        ambiguous and left out: two files for one modality, or one case name in two folders.
 
     Raises:
-        ValueError: no case at all, two files for one modality of a case, or one case name in two
-            folders.
+        ValueError: no case at all.
         FileNotFoundError: `root` is no folder.
     """
-    items, problems = survey(root, modalities, suffixes, label_suffixes)
-    if problems:
-        raise ValueError("\n".join(problems))
-    return items
-
-
-def survey(
-    root: str | Path,
-    modalities: Sequence[str],
-    suffixes: Mapping[str, Sequence[str]] = FILE_SUFFIXES,
-    label_suffixes: Sequence[str] = LABEL_SUFFIXES,
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """As `find_cases`, but leave ambiguous cases out and return what is wrong with them."""
     root = Path(root)
     if not root.is_dir():
         raise FileNotFoundError(f"expected a folder of cases, got {root}, which is no folder")
@@ -128,7 +115,7 @@ def _read_names(root: Path, endings: Mapping[str, str]) -> dict[Path, list[_Name
 
 
 def is_volume(file: str) -> bool:
-    """True = the name is that of a NIfTI file, and not of a hidden one such as macOS leaves."""
+    """True = the name is that of a NIfTI file; hidden files, such as those of macOS, are not."""
     return file.lower().endswith(_EXTENSIONS) and not file.startswith(".")
 
 

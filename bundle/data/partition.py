@@ -90,11 +90,13 @@ def parse_plan(plan: str, modalities: Sequence[str]) -> dict[str, Subset]:
     """
     sites: dict[str, Subset] = {}
     entries = [entry.strip() for entry in str(plan).split(";") if entry.strip()]
-    for place, entry in enumerate(entries, start=1):
+    for number, entry in enumerate(entries, start=1):
         name, colon, subset = entry.rpartition(":")
-        name = _check_site(name.strip() if colon else f"site-{place}")
+        name = _check_site(name.strip() if colon else f"site-{number}")
         if name in sites:
-            raise ValueError(f"plan: site {name!r} is named twice in {plan!r}")
+            raise ValueError(
+                f"plan: site {name!r} is named twice in {plan!r}. Give each site a name of its own."
+            )
         sites[name] = parse_subset(subset, modalities)
     if not sites:
         raise ValueError(f"plan: expected sites such as 'a:t1+t1ce;b:t2+flair', got {plan!r}")
@@ -141,9 +143,14 @@ def read_owners(csv: str | Path, modalities: Sequence[str]) -> Owners:
         named = (row.get("Modalities") or "").strip()
         subset = parse_subset(named, modalities) if named else tuple(modalities)
         if owners.setdefault(subject, (site, subset)) != (site, subset):
-            raise ValueError(f"{where}: subject {subject} is already at {owners[subject][0]}")
+            raise ValueError(
+                f"{where}: subject {subject} is already at {owners[subject][0]}. "
+                "Name each subject for one site."
+            )
     if not owners:
-        raise ValueError(f"{csv}: expected lines of Partition_ID,Subject_ID, got none")
+        raise ValueError(
+            f"{csv}: expected lines of Partition_ID,Subject_ID, got none. Give a file with both."
+        )
     return owners
 
 

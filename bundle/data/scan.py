@@ -1,41 +1,23 @@
-"""Taking stock of a folder of BraTS cases: a census, every problem, and a datalist."""
+"""Describing a folder of BraTS cases: what it holds, every problem, and a datalist."""
 
 from __future__ import annotations
 
-import logging
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from tqdm import tqdm
 
-from bundle.data.case_check import check_case
+from bundle.data.case_check import Finding
 from bundle.data.census import combination_counts, count_table, modality_counts
-from bundle.data.datalist import SECTIONS, patient_of, shared_patients, write_datalist
-from bundle.data.filenames import find_cases, survey
-from bundle.data.volumes import BRATS_ALIASES, CaseError, count_labels, read_grid
+from bundle.data.checks import CheckMemo, Checks, check_cases
+from bundle.data.datalist import SECTIONS, labelled, patient_of, shared_patients, write_datalist
+from bundle.data.filenames import survey
+from bundle.data.labels import BRATS_ALIASES
+from bundle.data.volumes import Grid
 from bundle.modalities import BRATS_MODALITIES, check_modalities
 from bundle.regions import BRATS_REGIONS, Regions, check_regions, known_labels
-
-__all__ = ["find_cases", "scan"]
-
-logger = logging.getLogger(__name__)
-
-
-@dataclass
-class _Finding:
-    """What was found out about one case; `item` is None if the case cannot be used."""
-
-    item: dict[str, Any] | None
-    grid: str = "not read"
-    labels: tuple[int, ...] | None = None
-    warnings: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
 
 
 def scan(
@@ -73,14 +55,17 @@ def scan(
     check_modalities(modalities)
     check_regions(regions)
     if check not in ("voxels", "headers", "none"):
-        raise ValueError(f"check: expected 'voxels', 'headers' or 'none', got {check!r}")
+        raise ValueError(
+            f"check: expected 'voxels', 'headers' or 'none', got {check!r}. "
+            "Give one of these words."
+        )
     shares = None if split is None else check_split(split)
     found, problems = survey(root, modalities)
-    findings = _examine(found, modalities, known_labels(regions), aliases, check)
-    items = [finding.item for finding in findings if finding.item is not None]
+    checks = Checks(tuple(modalities), tuple(known_labels(regions)), dict(aliases or {}), check)
+    findings, bad = check_cases(found, checks, CheckMemo(None, checks), "reading")
+    items = [finding.usable for finding in findings]
     datalist = _sections(items, shares, seed)
-    problems += [line for finding in findings for line in finding.problems]
-    problems += shared_patients(datalist)
+    problems += bad + shared_patients(datalist)
     print(_census(root, items, findings, modalities))
     print(_notes(findings, aliases, problems))
     if output is not None and not items:
@@ -109,64 +94,37 @@ def check_split(split: Sequence[float]) -> tuple[float, ...]:
 def _sections(
     items: Iterable[dict[str, Any]], shares: Sequence[float] | None, seed: int
 ) -> dict[str, list[dict[str, Any]]]:
-    labelled = [item for item in items if item.get("label")]
-    patients = sorted({patient_of(item) for item in labelled})
+    patients = sorted({patient_of(item) for item in labelled(items)})
     np.random.default_rng(seed).shuffle(patients)
     ends = np.rint(np.cumsum(shares or (1.0, 0.0, 0.0)) * len(patients)).astype(int)
-    place = {patient: int((ends <= i).sum()) for i, patient in enumerate(patients)}
+    section_of = {patient: SECTIONS[int((ends <= i).sum())] for i, patient in enumerate(patients)}
     sections: dict[str, list[dict[str, Any]]] = {section: [] for section in SECTIONS}
     for item in items:
-        section = SECTIONS[place[patient_of(item)]] if item.get("label") else "testing"
+        section = section_of[patient_of(item)] if item.get("label") else "testing"
         sections[section].append(item)
     return sections
 
 
-def _examine(
-    items: Sequence[dict[str, Any]],
-    modalities: Sequence[str],
-    known: Sequence[int],
-    aliases: Mapping[int, int] | None,
-    check: str,
-) -> list[_Finding]:
-    def examine(item: dict[str, Any]) -> _Finding:
-        if check == "none":
-            return _Finding(item)
-        try:
-            voxels = check == "voxels"
-            clean, warnings = check_case(item, modalities, known, aliases, voxels)
-        except CaseError as error:
-            return _Finding(None, problems=str(error).split("\n"))
-        return _Finding(clean, _grid_of(clean), _labels_of(clean) if voxels else None, warnings)
-
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        findings = pool.map(examine, items)
-        return list(tqdm(findings, "reading", len(items), leave=False, disable=None))
-
-
-def _grid_of(item: Mapping[str, Any]) -> str:
-    grid = read_grid(next(iter(item["image"].values())), item["case"])
+def _grid_text(grid: Grid | None) -> str:
+    if grid is None:
+        return "not read"
     size_mm = " x ".join(f"{size:.3g}" for size in grid.spacing_mm)
     return f"{' x '.join(map(str, grid.shape))} voxels of {size_mm} mm"
-
-
-def _labels_of(item: Mapping[str, Any]) -> tuple[int, ...] | None:
-    return tuple(count_labels(item["label"], item["case"])) if item.get("label") else None
 
 
 def _census(
     root: str | Path,
     items: Sequence[Mapping[str, Any]],
-    findings: Iterable[_Finding],
+    findings: Sequence[Finding],
     modalities: Sequence[str],
 ) -> str:
-    good = [finding for finding in findings if finding.item is not None]
-    labels = Counter(_label_text(f.labels) for f in good if f.labels is not None)
-    labelled = sum(bool(item.get("label")) for item in items)
+    labels = Counter(_label_text(f.labels) for f in findings if f.labels is not None)
+    grids = Counter(_grid_text(f.grid) for f in findings)
     parts = [
-        f"{len(items)} usable cases under {root}, {labelled} with a label",
+        f"{len(items)} usable cases under {root}, {len(labelled(items))} with a label",
         count_table("modality", modality_counts(items, modalities)),
         count_table("combination", combination_counts(items, modalities)),
-        count_table("voxel grid", dict(Counter(f.grid for f in good).most_common())),
+        count_table("voxel grid", dict(grids.most_common())),
     ]
     if labels:
         parts.append(count_table("label values", dict(labels.most_common())))
@@ -178,9 +136,8 @@ def _label_text(labels: Sequence[int]) -> str:
 
 
 def _notes(
-    findings: Iterable[_Finding], aliases: Mapping[int, int] | None, problems: Sequence[str]
+    findings: Sequence[Finding], aliases: Mapping[int, int] | None, problems: Sequence[str]
 ) -> str:
-    findings = list(findings)
     warnings = [line for finding in findings for line in finding.warnings]
     warnings += _mixed_conventions(findings, aliases or {})
     count = len(problems)
@@ -190,7 +147,7 @@ def _notes(
     )
 
 
-def _mixed_conventions(findings: Iterable[_Finding], aliases: Mapping[int, int]) -> list[str]:
+def _mixed_conventions(findings: Iterable[Finding], aliases: Mapping[int, int]) -> list[str]:
     labels = [finding.labels or () for finding in findings]
     return [
         f"some label files hold {source}, which is read as {target}, and others {target} itself: "

@@ -1,24 +1,20 @@
-"""One case's files: reading them, and saying what is wrong with them."""
+"""Reading the files of one case, and reporting what is wrong with them."""
 
 from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from io import BytesIO
 from itertools import product
 from pathlib import Path
+from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError, SpatialImage
-
-# BraTS wrote the enhancing tumour as 4 until 2021 and as 3 from 2023 on.
-BRATS_ALIASES: Mapping[int, int] = {3: 4}
-
-# Labels 0 to 4 scaled into 255 steps, as some converters do, come back up to 0.0079 off (1.00392).
-LABEL_TOLERANCE = 0.01
 
 _UNREADABLE = (
     OSError,
@@ -54,6 +50,78 @@ class Grid:
         return tuple(float(size) for size in nib.affines.voxel_sizes(self.affine))
 
 
+class Volume(NamedTuple):
+    """What one file holds.
+
+    Attributes:
+        voxels: (D, H, W) float32, the file's scaling applied.
+        grid: where the voxels lie.
+    """
+
+    voxels: np.ndarray
+    grid: Grid
+
+
+class CaseVolumes(NamedTuple):
+    """What the volumes of one case hold.
+
+    Attributes:
+        voxels: modality -> (D, H, W) float32, blank ones left out.
+        grid: the voxel grid that all files share; None = the case has no file.
+        blank: the modalities whose volume is constant, so that they count as absent.
+    """
+
+    voxels: dict[str, np.ndarray]
+    grid: Grid | None
+    blank: list[str]
+
+
+def read_case(
+    files: Mapping[str, str | Path],
+    case: str,
+    others: Mapping[Path, Grid] | None = None,
+    keep: bool = True,
+) -> CaseVolumes:
+    """Read the volumes of a case, each file once, and check them.
+
+    Args:
+        files: modality -> a NIfTI file of 3 dimensions.
+        case: the case's name, for the messages.
+        others: the grids of further files of the case, which must be the images' grid.
+        keep: False = return no voxels, so that a check holds one volume at a time.
+
+    Raises:
+        CaseError: one line for each problem of the case; see `read_volume` and `check_grids`.
+    """
+    voxels: dict[str, np.ndarray] = {}
+    grids: dict[Path, Grid] = {}
+    blank: list[str] = []
+    problems: list[str] = []
+    for name, path in files.items():
+        try:
+            volume = read_volume(path, case)
+        except CaseError as error:
+            problems.append(str(error))
+            continue
+        grids[Path(path)] = volume.grid
+        if is_blank(volume.voxels):
+            blank.append(name)
+        elif keep:
+            voxels[name] = volume.voxels
+    try:
+        check_grids({**grids, **(others or {})}, case)
+    except CaseError as error:
+        problems.append(str(error))
+    if problems:
+        raise CaseError("\n".join(problems))
+    return CaseVolumes(voxels, next(iter(grids.values()), None), blank)
+
+
+def blank_warning(case: str, name: str, path: str | Path) -> str:
+    """Say that a blank volume counts as absent."""
+    return f"case {case}: {path} is constant everywhere, so '{name}' counts as absent"
+
+
 def read_grid(path: str | Path, case: str) -> Grid:
     """Read shape and affine from a file's header; the voxels are not touched.
 
@@ -64,9 +132,7 @@ def read_grid(path: str | Path, case: str) -> Grid:
     Raises:
         CaseError: the file does not exist, is no NIfTI file, is not 3D, or has no usable affine.
     """
-    image = _open(Path(path), case)
-    shape = _shape_3d(tuple(int(n) for n in image.shape), Path(path), case)
-    return Grid(shape, _affine_of(image, Path(path), case))
+    return _grid_of(_open(Path(path), case), Path(path), case)
 
 
 def check_grids(grids: Mapping[Path, Grid], case: str, tolerance_mm: float = 0.1) -> None:
@@ -93,22 +159,22 @@ def check_grids(grids: Mapping[Path, Grid], case: str, tolerance_mm: float = 0.1
             raise CaseError(_grid_message(case, first, path, expected.shape, found.shape, "voxels"))
         distance_mm = _corner_distance_mm(expected, found)
         if distance_mm > tolerance_mm:
-            place = f"corner voxels within {tolerance_mm} mm"
+            wanted = f"corner voxels within {tolerance_mm} mm"
             raise CaseError(
-                _grid_message(case, first, path, place, f"{distance_mm:.3g} mm", "apart")
+                _grid_message(case, first, path, wanted, f"{distance_mm:.3g} mm", "apart")
             )
 
 
-def read_voxels(path: str | Path, case: str) -> np.ndarray:
-    """Read a volume as (D, H, W) float32, the file's scaling applied.
+def read_volume(path: str | Path, case: str) -> Volume:
+    """Read a file once, to its end: voxels, voxel grid and, where it is packed, the checksum.
 
     Raises:
         CaseError: as `read_grid`, and for a truncated or damaged file, NaN or infinite voxels.
     """
     path = Path(path)
-    image = _open(path, case)
-    shape = _shape_3d(tuple(int(n) for n in image.shape), path, case)
-    return _finite_voxels(image, path, case).reshape(shape)
+    image = _read(path, case)
+    grid = _grid_of(image, path, case)
+    return Volume(_finite_voxels(image, path, case).reshape(grid.shape), grid)
 
 
 def count_volumes(path: str | Path, case: str) -> int:
@@ -121,14 +187,14 @@ def count_volumes(path: str | Path, case: str) -> int:
     return int(shape[3]) if len(shape) > 3 else 1
 
 
-def read_volumes(path: str | Path, case: str, count: int) -> tuple[np.ndarray, Grid]:
-    """Read a 4D file as (count, D, H, W) float32, and the grid that its volumes share.
+def read_volumes(path: str | Path, case: str, count: int) -> Volume:
+    """Read a 4D file once as (count, D, H, W) float32, and the grid that its volumes share.
 
     Raises:
-        CaseError: as `read_voxels`, and for a file that does not hold `count` volumes.
+        CaseError: as `read_volume`, and for a file that does not hold `count` volumes.
     """
     path = Path(path)
-    image = _open(path, case)
+    image = _read(path, case)
     shape = tuple(int(n) for n in image.shape)
     if len(shape) != 4 or shape[3] != count:
         raise CaseError(
@@ -136,81 +202,57 @@ def read_volumes(path: str | Path, case: str, count: int) -> tuple[np.ndarray, G
             f"one for each modality; got shape {shape}. Split it into one file for each modality."
         )
     voxels = np.ascontiguousarray(np.moveaxis(_finite_voxels(image, path, case), 3, 0))
-    return voxels, Grid(shape[:3], _affine_of(image, path, case))
-
-
-def check_integrity(path: str | Path, case: str) -> None:
-    """Unpack a .gz file to its end, where its checksum is; nibabel stops at the last voxel.
-
-    Raises:
-        CaseError: the file is damaged, though it may still load as numbers.
-    """
-    if Path(path).suffix.lower() != ".gz":
-        return
-    try:
-        with gzip.open(path) as file:
-            while file.read(1 << 20):
-                pass
-    except _UNREADABLE as error:
-        raise _unreadable(Path(path), case, error) from error
+    return Volume(voxels, Grid(shape[:3], _affine_of(image, path, case)))
 
 
 def is_blank(voxels: np.ndarray) -> bool:
-    """True = one value wherever it is not 0 (all zero included): no scan, so it is absent."""
+    """True = one value wherever it is not 0, or 0 everywhere: the modality counts as absent."""
     inside = voxels[voxels != 0]
     return bool((inside == inside[0]).all()) if inside.size else True
 
 
-def count_labels(path: str | Path, case: str) -> dict[int, int]:
-    """Count the voxels of every label value in a file as written, the background 0 left out.
-
-    Raises:
-        CaseError: as `read_voxels`, and for values that are no whole numbers.
-    """
-    return _counts(_read_integers(Path(path), case))
-
-
-def read_labels(
-    path: str | Path, case: str, known: Sequence[int], aliases: Mapping[int, int] | None = None
-) -> np.ndarray:
-    """Read a label map in the convention of `known`.
-
-    Args:
-        path: a NIfTI file; float values within 0.01 of a whole number are rounded.
-        case: the case the file belongs to, for the message.
-        known: the label values above the background that the regions mention.
-        aliases: value in the file -> value in `known`, e.g. {3: 4}; None = none. Keys may be
-            strings, as JSON writes them.
-
-    Returns:
-        (D, H, W) uint8, 0 = background.
-
-    Raises:
-        CaseError: as `read_voxels`; values that are no whole numbers, or neither background, known
-            nor aliased; an alias and its target in one file.
-    """
-    path = Path(path)
-    integers = _read_integers(path, case)
-    renamed = {int(source): int(target) for source, target in (aliases or {}).items()}
-    counts = _counts(integers)
-    _check_aliases(counts, renamed, path, case)
-    _check_values(counts, known, renamed, path, case)
-    labels = integers.astype(np.uint8)
-    for source, target in renamed.items():
-        labels[integers == source] = target
-    return labels
-
-
 def _open(path: Path, case: str) -> SpatialImage:
+    """Open a file for its header; nibabel reads voxels when they are asked for."""
+    _check_exists(path, case)
+    try:
+        return nib.load(path)
+    except _UNREADABLE as error:
+        raise _unreadable(path, case, error) from error
+
+
+def _read(path: Path, case: str) -> SpatialImage:
+    """Read a whole file into memory, to the checksum at the end of a packed one.
+
+    nibabel itself stops at the last voxel, and so takes a damaged file for a good one.
+    """
+    name = path.name.lower()
+    if not name.endswith((".nii", ".nii.gz")):
+        return _open(path, case)  # other formats that nibabel knows
+    _check_exists(path, case)
+    try:
+        # Not gzip.decompress, whose messages say less of what is wrong.
+        with gzip.open(path) if name.endswith(".gz") else path.open("rb") as file:
+            content = BytesIO(file.read())
+        content.name = str(path)  # for nibabel's messages
+        for kind in (nib.Nifti1Image, nib.Nifti2Image):
+            if kind.header_class.may_contain_header(content.getbuffer()):
+                return kind.from_stream(content)
+        raise ImageFileError("it does not begin with a NIfTI header")
+    except _UNREADABLE as error:
+        raise _unreadable(path, case, error) from error
+
+
+def _check_exists(path: Path, case: str) -> None:
     if not path.is_file():
         raise CaseError(
             f"case {case}: file {path} does not exist. "
             "Correct the path, or drop its key from the datalist."
         )
-    try:
-        return nib.load(path)
-    except _UNREADABLE as error:
-        raise _unreadable(path, case, error) from error
+
+
+def _grid_of(image: SpatialImage, path: Path, case: str) -> Grid:
+    shape = _shape_3d(tuple(int(n) for n in image.shape), path, case)
+    return Grid(shape, _affine_of(image, path, case))
 
 
 def _affine_of(image: SpatialImage, path: Path, case: str) -> np.ndarray:
@@ -270,58 +312,3 @@ def _grid_message(
         f"Resample {Path(path).name}, or drop its key from the datalist: "
         "the case then counts as lacking it."
     )
-
-
-def _read_integers(path: Path, case: str) -> np.ndarray:
-    voxels = read_voxels(path, case)
-    integers = np.rint(voxels)
-    off = np.abs(voxels - integers) > LABEL_TOLERANCE
-    if off.any():
-        raise CaseError(
-            f"case {case}: {path.name} must hold whole label values, "
-            f"got {int(off.sum())} voxels such as {float(voxels[off][0]):.4g}. "
-            "Resample labels with nearest-neighbour interpolation."
-        )
-    return integers.astype(np.int32)
-
-
-def _counts(integers: np.ndarray) -> dict[int, int]:
-    # bincount is some twenty times faster than unique, which has to sort a whole volume.
-    if integers.min() >= 0 and integers.max() < 4096:
-        counts = np.bincount(integers.ravel())
-        values = np.flatnonzero(counts)
-        pairs: Iterable[tuple[int, int]] = zip(values, counts[values], strict=True)
-    else:
-        pairs = zip(*np.unique(integers, return_counts=True), strict=True)
-    return {int(value): int(count) for value, count in pairs if value != 0}
-
-
-def _check_aliases(
-    counts: Mapping[int, int], aliases: Mapping[int, int], path: Path, case: str
-) -> None:
-    for source, target in aliases.items():
-        if source != target and source in counts and target in counts:
-            raise CaseError(
-                f"case {case}: {path.name} holds label {source} ({counts[source]} voxels), read as "
-                f"{target}, and label {target} ({counts[target]} voxels) as well. "
-                "BraTS 2024 post-treatment cases use 4 for the resection cavity: "
-                f"rewrite one of the two values, or remove {source} from the label aliases."
-            )
-
-
-def _check_values(
-    counts: Mapping[int, int],
-    known: Sequence[int],
-    aliases: Mapping[int, int],
-    path: Path,
-    case: str,
-) -> None:
-    strange = {v: n for v, n in counts.items() if aliases.get(v, v) not in (0, *known)}
-    if strange:
-        listed = ", ".join(f"{value} ({count} voxels)" for value, count in strange.items())
-        raise CaseError(
-            f"case {case}: {path.name} holds unknown label values: {listed}. "
-            f"Expected 0 and {list(known)}"
-            + (f", read with the aliases {dict(aliases)}" if aliases else "")
-            + ". Correct the file, or the regions and label aliases in the config."
-        )

@@ -96,7 +96,10 @@ def prepare(
     trained = find_trained(weights, overlays)
     remote = studies is not None and studies.startswith(("http://", "https://"))
     if studies is not None and not remote and not Path(studies).is_dir():
-        raise FileNotFoundError(f"expected a folder with scans, found no {studies}.")
+        raise FileNotFoundError(
+            f"studies: expected a folder with scans or an address, http(s)://..., found no folder "
+            f"{studies}."
+        )
     place = Path(folder).resolve() / app
     _copy_app(stock, place, ours=app != STOCK_APP)
     _copy_bundle(place / "model" / NAME, contents(trained))
@@ -117,7 +120,8 @@ def find_stock_app() -> Path:
     found = find_spec("monailabel")
     if found is None or found.origin is None:
         raise ImportError(
-            "serving needs MONAI Label 0.8.5: pip install -c constraints.txt -e '.[label]'"
+            "serving needs MONAI Label 0.8.5, which is not installed. Run "
+            "python -m pip install -c constraints.txt -e '.[label]'"
         )
     prefixes = [Path(found.origin).parents[4], Path(sys.prefix), Path.home() / ".local"]
     places = [prefix / "monailabel" / "sample-apps" / STOCK_APP for prefix in prefixes]

@@ -18,7 +18,17 @@ from bundle.delivery.trained_model import Trained, find_trained
 ROOT = Path(bundle.ROOT)
 # MONAI Label takes the task's type from how the folder's name ends.
 NAME = "brats_missing_modality_segmentation"
-FILES = ("LICENSE", "Makefile", "README.md", "constraints.txt", "pyproject.toml")
+FILES = (
+    "CHANGELOG.md",
+    "CITATION.cff",
+    "CONTRIBUTING.md",
+    "LICENSE",
+    "Makefile",
+    "README.md",
+    "SECURITY.md",
+    "constraints.txt",
+    "pyproject.toml",
+)
 # What travels from each folder, by ending; whatever a run wrote there stays.
 FOLDERS = {
     "apps": {".py"},
@@ -35,10 +45,10 @@ WORKFLOWS = {
     "evaluation": ("train.json", "evaluate.json"),
 }
 DEMO_DATA = (
-    "the made-up phantom data of `make demo`, which show no patient: the weights show that "
-    "everything works and are good for nothing else"
+    "the made-up data of `make demo`, which show no patient: the weights show that everything "
+    "works, and are good for nothing else"
 )
-CARD, CARD_HEADING = "docs/model_card.md", "## The weights\n"
+CARD, CARD_HEADING = "docs/README.md", "## The weights\n"
 
 
 def package(
@@ -75,7 +85,7 @@ def contents(trained: Trained, data: str | None = None) -> dict[str, bytes]:
     """Collect the bundle's files, and prove that the weights fit every workflow.
 
     Three things differ from the checkout: `train.json`, `inference.json` and a complete
-    `evaluation.json` hold the settings that the weights were trained with; metadata, model card
+    `evaluation.json` hold the settings that the weights were trained with; metadata, docs/README.md
     and `models/model.json` say where the weights come from; and there are weights.
 
     Args:
@@ -143,7 +153,7 @@ def _facts(note: Mapping[str, Any], state: Mapping[str, Tensor], digest: str) ->
     other = ("prompts", "trained_on", "overlays")
     count, numbers = len(state), sum(value.numel() for value in state.values())
     return {
-        "trained on": note["trained_on"] or "not said by whoever packaged them",
+        "trained on": note["trained_on"] or "not said when they were packaged",
         "configs": f"train.json{overlays}",
         "made for": json.dumps({name: said for name, said in note.items() if name not in other}),
         "source of the prompts": (note.get("prompts") or {}).get("source", "none"),
@@ -165,6 +175,7 @@ def _check_channels(metadata: Mapping[str, Any], note: Mapping[str, Any]) -> Non
         said, held = data[place][tensor]["num_channels"], note.get(name, [])
         if len(held) != said:
             raise ValueError(
-                f"configs/metadata.json describes {said} channels of {tensor}, the weights were "
-                f"made for the {name} {json.dumps(held)}. Describe these in network_data_format."
+                f"configs/metadata.json describes {said} channels of {tensor}, but the weights "
+                f"were made for the {name} {json.dumps(held)}. Describe these in "
+                "network_data_format."
             )

@@ -26,7 +26,7 @@ from bundle.evaluation.heatmap import draw_heatmap
 from bundle.evaluation.metrics import Score, SubsetScores, field_of, gather_lists, items_of
 from bundle.evaluation.summary import summarise
 from bundle.evaluation.tables import markdown_table, write_csv, write_json
-from bundle.modalities import check_modalities, names_of, subset_name
+from bundle.modalities import check_modalities, names_of, plain, subset_name
 from bundle.regions import Regions, check_regions, regions_to_labels
 
 logger = logging.getLogger(__name__)
@@ -154,7 +154,7 @@ class ReportHandler:
 
 
 def _array(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().as_subclass(torch.Tensor).cpu().numpy()
+    return plain(tensor.detach()).cpu().numpy()
 
 
 def _merged(slices: Sequence[CaseSlices]) -> list[CaseSlices]:

@@ -29,7 +29,7 @@ def draw_heatmap(summary: Mapping[str, Any]) -> Figure:
 
     Returns:
         A figure of its own, not known to pyplot. Colours run from 0 to 100 per cent in every
-        figure, so that two can be compared; a subset nobody could form stays white, with a dash.
+        figure, so that two can be compared; a subset that no case could form is white, with a dash.
     """
     subsets, modalities = list(summary["subsets"]), summary["modalities"]
     rows = [*summary["regions"], "mean"] if len(summary["regions"]) > 1 else summary["regions"]

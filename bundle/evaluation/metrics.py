@@ -2,7 +2,7 @@
 
 Empty masks follow the BraTS convention (design.md section 7): prediction and reference both empty
 give Dice 1 and HD95 0 mm, exactly one empty gives Dice 0 and HD95 373.13 mm. No score is ever NaN,
-except an HD95 that nobody asked for.
+except an HD95 that was not asked for.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ignite.metrics import Metric
 from monai.metrics import compute_dice, compute_hausdorff_distance
 from torch import Tensor
 
-from bundle.modalities import check_modalities, names_of, subset_name
+from bundle.modalities import check_modalities, names_of, plain, subset_name
 
 # The diagonal of a BraTS volume (240 x 240 x 155 voxels of 1 mm), the challenge's worst distance.
 HD95_ONE_EMPTY_MM = 373.13
@@ -89,7 +89,7 @@ def _masks(prediction: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
                 f"expected a {name} of finite values, got {count} NaN or infinite voxels. "
                 "Threshold finite probabilities before scoring them."
             )
-        masks.append(values.as_subclass(torch.Tensor) != 0)
+        masks.append(plain(values) != 0)
     return masks[0], masks[1]
 
 
@@ -207,7 +207,7 @@ class SubsetScores(Metric):
 
     @property
     def rows(self) -> list[Score]:
-        """The scores so far: this process's own until `compute`, everybody's after it."""
+        """The scores so far: of this process until `compute`, of all processes after it."""
         return self._own if self._gathered is None else self._gathered
 
     def reset(self) -> None:

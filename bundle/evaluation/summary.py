@@ -26,7 +26,7 @@ def summarise(
         A JSON-able dictionary: `modalities`, `regions`, `cases` (how many), `subsets` (every subset
         in the papers' order, each with `cases`, `dice` and `hd95` by region), `mean` (`dice` and
         `hd95` by region, and `dice_all` over the regions too) and `worst_subset` (`name` and its
-        `dice` over the regions). Dice is 0 to 1, HD95 in mm; None = nobody could form the subset,
+        `dice` over the regions). Dice is 0 to 1, HD95 in mm; None = no case could form the subset,
         or the score was not computed.
 
     Raises:

@@ -19,14 +19,15 @@ _NARROWEST = len("--:")  # what GitHub needs between two bars to see a table
 _PRESENT, _ABSENT, _NOT_FORMED = "\N{BLACK CIRCLE}", "\N{WHITE CIRCLE}", "\N{EN DASH}"
 
 
-def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
     """Write a GitHub table that is also aligned in a terminal.
 
-    The first column goes to the left and all others to the right. A bar in a cell is escaped.
+    Numbers go to the right, under each other. A bar in a cell is escaped.
 
     Args:
         head: the name of each column.
         rows: one text a column.
+        left: how many columns, from the first, hold words, which go to the left.
 
     Returns:
         The table, ending with a line break.
@@ -42,9 +43,10 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
             "Give every row a text for each column."
         )
     widths = [max(_NARROWEST, *map(len, column)) for column in zip(*cells, strict=True)]
-    rule = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
+    rule = [":" + "-" * (width - 1) for width in widths[:left]]
+    rule += ["-" * (width - 1) + ":" for width in widths[left:]]
     padded = [
-        [line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]
+        [*map(str.ljust, line[:left], widths), *map(str.rjust, line[left:], widths[left:])]
         for line in (cells[0], rule, *cells[1:])
     ]
     return "\n".join(f"| {' | '.join(line)} |" for line in padded) + "\n"
@@ -55,7 +57,7 @@ def markdown_table(summary: Mapping[str, Any]) -> str:
 
     One column per subset and one for their mean. On top the modalities, ● = given, ○ = withheld;
     then Dice in per cent and, where it was computed, HD95 in mm. A dash stands for a subset that
-    nobody could form.
+    no case could form.
     """
     subsets = [parse_subset(name, summary["modalities"]) for name in summary["subsets"]]
     lines = [

@@ -1,4 +1,4 @@
-"""Memory that a network frees and asks for again a moment later stays with the process."""
+"""Keeping freed memory in the process, because a network asks for it again at once."""
 
 from __future__ import annotations
 

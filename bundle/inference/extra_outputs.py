@@ -14,8 +14,8 @@ from monai.engines.utils import IterationEvents
 from monai.transforms import MapTransform
 from torch import Tensor, nn
 
-from bundle.inference.inferers import PresenceInferer
-from bundle.modalities import derive_presence, fill_in, names_of
+from bundle.inference.inferers import PresenceInferer, find_presence
+from bundle.modalities import fill_in, names_of, plain
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ def disagreement(
     logits: Tensor,
     completed: Tensor | None = None,
 ) -> Tensor:
-    """Say how far the segmentations from different modalities of one case lie apart.
+    """Measure how much the segmentations from different modalities of one case differ.
 
     The members are what inference would give from the present modalities, from each subset that
     lacks one of them, and from the completed case if something is missing. Each counts the same.
@@ -93,7 +93,7 @@ def _leave_one_out(present: Tensor) -> Iterator[Tensor]:
 
 
 def _standard_deviation(members: Iterable[Tensor]) -> Tensor:
-    """Compute it without keeping the members, and exactly 0 where they are equal (Welford)."""
+    """Standard deviation, without keeping the members; exactly 0 where all are equal (Welford)."""
     mean = total = torch.zeros(())
     count = 0
     for member in members:
@@ -122,7 +122,7 @@ class ExtraOutputs:
         self.uncertainty = uncertainty
 
     def attach(self, engine: Engine) -> None:
-        """Attach to an evaluator; without a wish it costs nothing."""
+        """Attach to an evaluator; if neither output is wanted, nothing is computed."""
         if self.rebuilt:
             engine.add_event_handler(Events.STARTED, self.check)
         if self.rebuilt or self.uncertainty:
@@ -145,9 +145,8 @@ class ExtraOutputs:
     def __call__(self, engine: Engine) -> None:
         """Compute, after the forward pass of a batch."""
         output, network, inferer = engine.state.output, engine.network, engine.inferer
-        image = output["image"]
-        image = image.as_tensor() if isinstance(image, MetaTensor) else image
-        present = engine.state.batch["present"].to(image.device) & derive_presence(image)
+        image = plain(output["image"])
+        present = find_presence(image, engine.state.batch["present"])
         autoencoder = getattr(network, "autoencoder", None)
         with engine.mode(network):
             completed = None
@@ -176,8 +175,8 @@ class ExtraOutputs:
 class SplitAbsentd(MapTransform):
     """Take the absent modalities out of a rebuilt case (M, D, H, W), one item (1, D, H, W) each.
 
-    They go to `<key>_<modality>`, with the modality's name in their metadata; a present modality,
-    which nobody rebuilt, goes nowhere.
+    They go to `<key>_<modality>`, with the modality's name in their metadata; a present modality
+    is not rebuilt and gets no item.
 
     Args:
         keys: usually "rebuilt".
@@ -197,7 +196,7 @@ class SplitAbsentd(MapTransform):
         self.present_key = present_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Split every key; a case with everything present is said in the log."""
+        """Split every key; the log says if nothing is missing."""
         item = dict(data)
         for key in self.key_iterator(item):
             volumes = item[key]
@@ -207,14 +206,14 @@ class SplitAbsentd(MapTransform):
             for name in absent:
                 channel = self.modalities.index(name)
                 item[f"{key}_{name}"] = MetaTensor(
-                    volumes[channel : channel + 1].as_tensor(),
+                    plain(volumes[channel : channel + 1]),
                     meta={**volumes.meta, "modality": name},
                 )
         return item
 
 
 def extra_output_file_name(meta: Mapping[str, Any], saver: Any) -> dict[str, Any]:
-    """Name a file after its case and, if it is of one, its modality: for SaveImaged.
+    """Name a file after its case and, if it shows a single one, its modality: for SaveImaged.
 
     The modality never comes last in the finished name, `<case>_t1_rebuilt.nii.gz`: a file that ends
     in `_t1.nii.gz` would be found as a scan the next time somebody reads its folder.

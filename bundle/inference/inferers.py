@@ -1,4 +1,4 @@
-"""Presence once per case, then windows on the brain alone."""
+"""Inference of whole cases: presence is decided once, then windows run inside the brain."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from monai.data import MetaTensor
 from monai.inferers import Inferer
 from monai.transforms.utils import generate_spatial_bounding_box
 from torch import Tensor, nn
 from torch.nn.utils import convert_conv3d_weight_memory_format
 
-from bundle.modalities import derive_presence, keep_only
+from bundle.modalities import derive_presence, keep_only, plain
 
 # Logit outside the brain's box: probability 2e-9, and still finite in half precision.
 OUTSIDE_LOGIT = -20.0
@@ -32,7 +31,8 @@ class PresenceInferer(Inferer):
         amp: True = mixed precision, float16 on a GPU and bfloat16 on a CPU; logits are float32.
         channels_last: True = turn the weights of the network's 3D convolutions so that a voxel's
             channels lie side by side in memory: faster in bfloat16 on a CPU, slower in float32.
-            Their values stay; a host that knows nothing of it gets it all the same.
+            Their values stay. The inferer does it because a host may build the network itself, and
+            because a network may return new weights for a case (`personalise`).
     """
 
     def __init__(
@@ -72,10 +72,8 @@ class PresenceInferer(Inferer):
         Raises:
             ValueError: a case with nothing present.
         """
-        # A MetaTensor would pay for its bookkeeping in every layer of the network.
-        inputs = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
-        scanned = derive_presence(inputs)
-        present = scanned if present is None else present.to(inputs.device) & scanned
+        inputs = plain(inputs)
+        present = find_presence(inputs, present)
         if not bool(present.any(1).all()):
             rows = (~present.any(1)).nonzero().flatten().tolist()
             raise ValueError(
@@ -128,6 +126,20 @@ class PresenceInferer(Inferer):
         length = min(-(-(high - low) // self.divisible) * self.divisible, size)
         low = max(0, min(low, size - length))
         return slice(low, low + length)
+
+
+def find_presence(image: Tensor, present: Tensor | None = None) -> Tensor:
+    """Say which modalities of whole cases may be used: available, and not zero everywhere.
+
+    Args:
+        image: (B, M, D, H, W), background exactly 0.
+        present: (B, M) bool, True = available; None = every modality is.
+
+    Returns:
+        (B, M) bool on the image's device, True = may be used.
+    """
+    scanned = derive_presence(image)
+    return scanned if present is None else present.to(image.device) & scanned
 
 
 def inside_brain(image: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""One phantom case in memory: grow a head, then scan it once per modality."""
+"""One phantom case in memory: a head, and an image of it for each modality."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from bundle.modalities import BRATS_MODALITIES
 from bundle.phantom.anatomy import WITHOUT_RIM_SHARE, grow_anatomy
-from bundle.phantom.contrast import develop, draw_tissues, scan
+from bundle.phantom.contrast import acquire, develop, draw_tissues
 
 
 def make_case(
@@ -37,19 +37,19 @@ def make_case(
     Raises:
         ValueError: a difficulty outside 0..1, or a size below 24 voxels.
     """
-    check_case(size, difficulty)
+    check_size_and_difficulty(size, difficulty)
     anatomy = grow_anatomy(np.random.default_rng([seed, 0]), size, has_rim(seed), difficulty)
     tissues = draw_tissues(np.random.default_rng([seed, 1]), difficulty)
     brain = thicken(anatomy.host > 0, slab)
     images = {}
     for modality in modalities:
         rng = np.random.default_rng([seed, 2, *modality.encode()])
-        clean = scan(rng, anatomy, modality, tissues, difficulty)
+        clean = acquire(rng, anatomy, modality, tissues, difficulty)
         images[modality] = develop(rng, thicken(clean, slab), brain, difficulty)
     return images, thicken(anatomy.labels, slab)
 
 
-def check_case(size: int, difficulty: float) -> None:
+def check_size_and_difficulty(size: int, difficulty: float) -> None:
     """Refuse a size or a difficulty that no case can have."""
     if not 0 <= difficulty <= 1:
         raise ValueError(f"expected a difficulty from 0 (easy) to 1 (hard), got {difficulty}")

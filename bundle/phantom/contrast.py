@@ -1,4 +1,4 @@
-"""How a phantom head looks to a scanner: tissue parameters and a pulse sequence give an intensity.
+"""The contrast of a phantom head: tissue parameters and a pulse sequence give an intensity.
 
 The signal is that of a spin echo, with an inversion pulse where the sequence has one (FLAIR). No
 modality is drawn by hand, so each is ambiguous for the reason the real one is: fluid and oedema are
@@ -34,7 +34,7 @@ TUMOUR = (Tissue.OEDEMA, Tissue.RIM, Tissue.NECROSIS, Tissue.SOLID)
 
 
 @dataclass(frozen=True)
-class Sequence:
+class PulseSequence:
     """A pulse sequence; times in ms, no inversion pulse where `inversion` is 0."""
 
     repetition: float
@@ -43,15 +43,15 @@ class Sequence:
     has_agent: bool = False
 
 
-SEQUENCES: Mapping[str, Sequence] = {
-    "t1": Sequence(repetition=550, echo=12),
-    "t1ce": Sequence(repetition=550, echo=12, has_agent=True),
-    "t2": Sequence(repetition=5000, echo=100),
-    "flair": Sequence(repetition=9000, echo=110, inversion=2400),
+SEQUENCES: Mapping[str, PulseSequence] = {
+    "t1": PulseSequence(repetition=550, echo=12),
+    "t1ce": PulseSequence(repetition=550, echo=12, has_agent=True),
+    "t2": PulseSequence(repetition=5000, echo=100),
+    "flair": PulseSequence(repetition=9000, echo=110, inversion=2400),
 }
 
 
-def sequence_of(modality: str) -> Sequence:
+def sequence_of(modality: str) -> PulseSequence:
     """Find the sequence of a BraTS modality under any of its names, or make one up from the name.
 
     The made-up one depends on the letters alone, so a modality looks the same in every run.
@@ -61,12 +61,12 @@ def sequence_of(modality: str) -> Sequence:
             return SEQUENCES[name]
     rng = np.random.default_rng(list(sha256(modality.encode()).digest()))
     repetition = float(np.exp(rng.uniform(np.log(600), np.log(6000))))
-    return Sequence(
+    return PulseSequence(
         repetition, echo=float(rng.uniform(15, 110)), has_agent=bool(rng.random() < 0.2)
     )
 
 
-def signal_of(sequence: Sequence, tissues: np.ndarray) -> np.ndarray:
+def signal_of(sequence: PulseSequence, tissues: np.ndarray) -> np.ndarray:
     """Compute the spin-echo signal of each tissue.
 
     Args:
@@ -93,10 +93,10 @@ def draw_tissues(rng: Generator, difficulty: float) -> np.ndarray:
     return table * rng.uniform(1 - 0.08 * difficulty, 1 + 0.08 * difficulty, table.shape)
 
 
-def scan(
+def acquire(
     rng: Generator, anatomy: Anatomy, modality: str, tissues: np.ndarray, difficulty: float
 ) -> np.ndarray:
-    """Scan a head without noise.
+    """Acquire an image of a head without noise.
 
     Args:
         rng: the source of randomness.
@@ -121,7 +121,7 @@ def scan(
 
 
 def develop(rng: Generator, clean: np.ndarray, brain: np.ndarray, difficulty: float) -> np.ndarray:
-    """Turn a noise-free scan into what is stored: bias field, Rician noise, arbitrary units.
+    """Add bias field and Rician noise to a noise-free image, and store it in arbitrary units.
 
     Args:
         rng: the source of randomness.

@@ -1,12 +1,12 @@
-"""The embedded data set: heads of nobody, written as the real releases are (design.md section 3).
+"""The phantom data set: made-up heads, written as the BraTS releases are (design.md section 3).
 
 Every case is made from its own seed, so it is the same whatever else the folder holds.
 """
 
 from __future__ import annotations
 
+import gzip
 import json
-import os
 from collections.abc import Mapping, Sequence
 from inspect import signature
 from itertools import chain
@@ -18,9 +18,10 @@ import numpy as np
 from nibabel.orientations import axcodes2ornt, ornt_transform
 from tqdm import tqdm
 
+from bundle.atomic import write_text_atomically, written_atomically
 from bundle.modalities import BRATS_MODALITIES, check_modalities
 from bundle.phantom.anatomy import RIM_LABEL
-from bundle.phantom.case import check_case, make_case
+from bundle.phantom.case import check_size_and_difficulty, make_case
 from bundle.phantom.naming import NAMINGS, Case, check_naming, check_sections, list_cases
 
 # Raise it whenever the same parameters give other voxels: an old folder is then not taken for new.
@@ -115,7 +116,7 @@ def parameters_of(
     slab_of(spacing_mm)
     check_modalities(modalities)
     check_naming(others["naming"], modalities)
-    check_case(others["size"], others["difficulty"])
+    check_size_and_difficulty(others["size"], others["difficulty"])
     check_orientation(others["orientation"])
     return {
         "version": VERSION,
@@ -127,7 +128,7 @@ def parameters_of(
 
 
 def check_orientation(orientation: str) -> None:
-    """Refuse what is not one letter for each axis of the body."""
+    """Refuse an orientation that is not one letter for each axis of the body."""
     axes = ({"L", "R"}, {"A", "P"}, {"S", "I"})
     if len(orientation) != 3 or any(not axis & set(orientation) for axis in axes):
         raise ValueError(
@@ -184,14 +185,14 @@ def is_complete(folder: Path, parameters: Mapping[str, Any]) -> bool:
 def write_cases(folder: Path, parameters: Mapping[str, Any], keep_existing: bool) -> Path:
     """Write the cases, then the datalist; until then another file marks the folder as ours."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / UNFINISHED, {"phantom": parameters})
+    _write_json(folder / UNFINISHED, {"phantom": parameters})
     (folder / DATALIST).unlink(missing_ok=True)
     sections = list_cases(parameters)
     cases = list(chain.from_iterable(sections.values()))
     for case in tqdm(cases, desc="phantom", unit="case"):
         if not (keep_existing and all((folder / file).is_file() for file in case.files)):
             write_case(folder, case, parameters)
-    write_json(folder / DATALIST, datalist_of(parameters, sections))
+    _write_json(folder / DATALIST, datalist_of(parameters, sections))
     (folder / UNFINISHED).unlink(missing_ok=True)
     return folder / DATALIST
 
@@ -199,7 +200,7 @@ def write_cases(folder: Path, parameters: Mapping[str, Any], keep_existing: bool
 def datalist_of(
     parameters: Mapping[str, Any], sections: Mapping[str, Sequence[Case]]
 ) -> dict[str, Any]:
-    """Put the data set as a datalist, with the parameters that made it."""
+    """Describe the data set as a datalist, with the parameters that made it."""
     entries = {
         section: [{"case": c.name, "image": c.image, "label": c.label} for c in cases]
         for section, cases in sections.items()
@@ -235,19 +236,14 @@ def save(volume: np.ndarray, spacing_mm: Sequence[float], orientation: str, file
     image.set_qform(image.affine, code="scanner")
     image.header.set_xyzt_units("mm")
     image.header["descrip"] = b"Patchwork phantom: no patient"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = part_of(file)
-    nib.save(image, part)
-    part.replace(file)
+    with written_atomically(file) as target:
+        if file.suffix == ".gz":
+            # As nibabel packs: fast, and without a time, so that equal voxels give equal bytes.
+            with gzip.GzipFile("", "wb", compresslevel=1, fileobj=target, mtime=0) as packed:
+                packed.write(image.to_bytes())
+        else:
+            target.write(image.to_bytes())
 
 
-def write_json(file: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file, which appears only once it is complete."""
-    part = part_of(file)
-    part.write_text(json.dumps(content, indent=2) + "\n")
-    part.replace(file)
-
-
-def part_of(file: Path) -> Path:
-    """Name the file that is renamed once complete: every process has its own, the ending stays."""
-    return file.with_name(f"part{os.getpid()}_{file.name}")
+def _write_json(file: Path, content: Mapping[str, Any]) -> None:
+    write_text_atomically(file, json.dumps(content, indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""The demonstration's data: the phantom, with modalities missing, made when first asked for."""
+"""The demonstration's data: the phantom with modalities missing, written on first use."""
 
 from __future__ import annotations
 

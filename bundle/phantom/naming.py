@@ -1,4 +1,4 @@
-"""Which cases a phantom data set has, and where their files lie: the releases' conventions."""
+"""Which cases a phantom data set has, and how a BraTS release names their files."""
 
 from __future__ import annotations
 

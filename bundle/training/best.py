@@ -72,7 +72,7 @@ class BestModel:
         return {"metric": self.metric, "epoch": self.epoch}
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
-        """Take up a former best value, unless the network that reached it is gone."""
+        """Go on from a former best value, unless the weights that reached it are gone."""
         if state["epoch"] and not self.path.exists():
             logger.warning(f"{self.path} is gone: the next validation counts as the best")
             return

@@ -14,10 +14,10 @@ from monai.data.utils import pickle_hashing
 from monai.utils.enums import TraceKeys
 from torch.utils.data import Dataset
 
-from bundle.data.datalist import hash_case
+from bundle.data import case_files
+from bundle.data.datalist import hash_case, labelled
 from bundle.modalities import Subset, all_subsets, parse_subset
 from bundle.transforms.drop import DropModalitiesd
-from bundle.transforms.load import LoadModalitiesd
 
 # What MONAI notes about its transforms, and Invertd needs back, holds these. All are plain data;
 # with them allowed, a cache can be read with torch.load(weights_only=True).
@@ -43,7 +43,7 @@ def cached_cases(
     """Keep what the deterministic transforms make of each case on disk, or in memory if asked.
 
     The cache's keys hold the datalist item, the size and time of its files and the transforms, so
-    that a changed file or config never meets a stale cache.
+    that a stale cache is never used.
 
     Args:
         data: datalist items.
@@ -86,8 +86,10 @@ def spell_out(
     Raises:
         CaseError: as `LoadModalitiesd`, for a file that is missing or tells no modality.
     """
-    loader = LoadModalitiesd("image", modalities)
-    return [item if isinstance(item["image"], Mapping) else loader.spell_out(item) for item in data]
+    return [
+        item if isinstance(item["image"], Mapping) else case_files.spell_out(item, modalities)
+        for item in data
+    ]
 
 
 def labelled_cases(
@@ -101,11 +103,11 @@ def labelled_cases(
     if section not in datalist:
         raise ValueError(f"expected a section of the datalist, {list(datalist)}, got {section!r}")
     cases = datalist[section]
-    unlabelled = [str(item.get("case")) for item in cases if not item.get("label")]
-    if not cases or unlabelled:
+    if not cases or len(labelled(cases)) < len(cases):
+        without = [str(item.get("case")) for item in cases if not item.get("label")]
         raise ValueError(
             f"expected labelled cases in '{section}', got {len(cases)} cases, without label: "
-            f"{unlabelled or 'none'}. Add cases or labels; to evaluate another section of the "
+            f"{without or 'none'}. Add cases or labels; to evaluate another section of the "
             "datalist, name it with --evaluate_section."
         )
     return cases
@@ -162,7 +164,7 @@ def plan_subsets(
 
 
 def _stride(count: int) -> int:
-    """Step that visits every one of `count` places and keeps neighbours far apart."""
+    """Step that visits every one of `count` subsets and keeps neighbours far apart."""
     return next(step for step in count_from(round(0.6 * count)) if gcd(step, count) == 1)
 
 

@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 
+from bundle.modalities import plain
+
 logger = logging.getLogger(__name__)
 
 
@@ -24,8 +26,7 @@ def to_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
     moved = {}
     for key, value in batch.items():
         if isinstance(value, Tensor):
-            value = value.as_tensor() if hasattr(value, "as_tensor") else value
-            value = value.to(device, non_blocking=True)
+            value = plain(value).to(device, non_blocking=True)
         moved[key] = value
     return moved
 
@@ -120,7 +121,7 @@ def _not_finite(what: str, values: str, batch: Mapping[str, Any], engine: Engine
 
 
 class MethodHandlers:
-    """Handler that gives the trainer's method the chance to attach its own."""
+    """Handler that lets the trainer's method attach handlers of its own."""
 
     def attach(self, engine: SupervisedTrainer) -> None:
         """Call `method.attach(engine)` once training starts, after the network is in place."""
@@ -163,7 +164,8 @@ class EpochSeed:
 class Progress:
     """A progress bar over all iterations of a run, with the latest numbers behind it.
 
-    Silent when the output is not a terminal; the epoch lines of the log remain.
+    Silent when the output is not a terminal; the epoch lines of the log remain. ignite's
+    ProgressBar has a bar for each epoch: it does not tell how long the whole training still takes.
 
     Args:
         name: what stands before the bar.

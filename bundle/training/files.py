@@ -1,4 +1,4 @@
-"""Files that a training writes: tested beforehand, whole or not at all, the former ones kept."""
+"""Files that a training writes: complete or not at all, and the former ones are kept."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _free_space(folder: Path) -> str:
 
 
 def read_checkpoint(path: Path, device: torch.device | str) -> dict[str, Any]:
-    """Read a checkpoint of tensors and plain values; whatever else it is becomes a ValueError."""
+    """Read a checkpoint of tensors and plain values; refuse anything else with a ValueError."""
     try:
         content = torch.load(path, map_location=device, weights_only=True)
     except (EOFError, RuntimeError, UnpicklingError) as error:
@@ -74,7 +74,7 @@ def read_checkpoint(path: Path, device: torch.device | str) -> dict[str, Any]:
 
 
 def keep_previous(path: Path) -> None:
-    """Copy a file to `<name>.previous`, so that a new training does not end an old one's life."""
+    """Copy a file to `<name>.previous`, before a new training overwrites it."""
     if path.exists():
         kept = path.with_name(f"{path.name}.previous")
         shutil.copy2(path, kept)

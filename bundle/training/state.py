@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 class TrainingState:
-    """Save all that training needs to go on, and take it up again; attach last to the trainer.
+    """Save all that training needs to go on, and restore it; attach it last to the trainer.
 
     Args:
         path: the file; not in `models/` and not called `.pt`, where MONAI Label would offer it.
@@ -54,7 +54,7 @@ class TrainingState:
         save_atomically(content, self.path)
 
     def load(self, engine: Engine) -> None:
-        """Take up a former state.
+        """Go on from a saved state.
 
         Without `resume`, what another training left at the path is kept as `.previous`.
 

@@ -1,4 +1,4 @@
-"""Dropping modalities: a random transform that draws a subset, and its twin that applies one."""
+"""Dropping the modalities that a subset does not name."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from typing import Any
 
 import torch
 from monai.config import KeysCollection
-from monai.transforms import MapTransform, RandomizableTransform
+from monai.transforms import MapTransform
 
-from bundle.modalities import draw_subset, keep_only, names_of, presence
+from bundle.modalities import keep_only, names_of, presence
 
 
 class DropModalitiesd(MapTransform):
-    """Keep the named modalities, drop the others; the deterministic twin of `RandDropModalitiesd`.
+    """Keep the named modalities, drop the others.
+
+    What draws a subset at random is `bundle.modalities.draw_subset`, during training.
 
     Args:
         keys: images (M, D, H, W).
@@ -54,44 +56,3 @@ class DropModalitiesd(MapTransform):
             item[key] = keep_only(item[key], kept)
         item[self.present_key] = kept
         return item
-
-
-class RandDropModalitiesd(RandomizableTransform, MapTransform):
-    """Keep a random non-empty subset of what is present, each subset equally likely.
-
-    Args:
-        keys: images (M, D, H, W).
-        modalities: the vocabulary, in channel order.
-        prob: how often anything is dropped at all.
-        present_key: `present` (M,) bool, True = available; rewritten.
-    """
-
-    def __init__(
-        self,
-        keys: KeysCollection,
-        modalities: Sequence[str],
-        prob: float = 1.0,
-        present_key: str = "present",
-        allow_missing_keys: bool = False,
-    ) -> None:
-        MapTransform.__init__(self, keys, allow_missing_keys)
-        RandomizableTransform.__init__(self, prob)
-        self.modalities = tuple(modalities)
-        self.present_key = present_key
-        self.keep: tuple[str, ...] = ()
-
-    def randomize(self, data: Any) -> None:
-        """Draw the subset to keep; `data` is `present` (M,) bool."""
-        super().randomize(None)
-        present = torch.as_tensor(data, dtype=torch.bool)
-        generator = torch.Generator().manual_seed(int(self.R.randint(2**31)))
-        kept = draw_subset(present[None], generator)[0] if self._do_transform else present
-        self.keep = names_of(kept, self.modalities)
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Draw a subset and let `DropModalitiesd` apply it; `keep` tells afterwards which."""
-        self.randomize(data[self.present_key])
-        drop = DropModalitiesd(
-            self.keys, self.modalities, self.keep, self.present_key, self.allow_missing_keys
-        )
-        return drop(data)

@@ -13,22 +13,13 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
-from bundle.data.filenames import file_endings, is_volume, split_name
-from bundle.data.volumes import (
-    CaseError,
-    check_grids,
-    count_volumes,
-    is_blank,
-    read_grid,
-    read_volumes,
-    read_voxels,
-)
-from bundle.modalities import FILE_SUFFIXES, check_known, check_modalities
+from bundle.data.case_files import Files, find_files, is_4d, name_case
+from bundle.data.filenames import file_endings, split_name
+from bundle.data.volumes import CaseError, blank_warning, is_blank, read_case, read_volumes
+from bundle.modalities import FILE_SUFFIXES, check_modalities
 from bundle.transforms.monai_label import answer, settle_format
 
 logger = logging.getLogger(__name__)
-
-Files = dict[str, Path]
 
 
 class LoadModalitiesd(MapTransform):
@@ -98,13 +89,14 @@ class LoadModalitiesd(MapTransform):
             source = item[key]
             if source == "":
                 raise CaseError("no image: the path is empty, so the server has none of that name.")
-            case = item["case"] = str(item.get("case") or self._case_name(source))
+            case = item["case"] = str(item.get("case") or name_case(source, self.endings))
             settle_format(item, source)
-            if _is_4d(source, case):
+            if is_4d(source, case):
                 voxels, affine = self._load_4d(Path(source), case)
             else:
                 source = self._named(source, item.get(self.modality_key))
-                voxels, affine = self._load_files(self.find_files(source, case), case)
+                files = find_files(source, self.modalities, case, self.endings)
+                voxels, affine = self._load_files(files, case)
             present = torch.from_numpy(voxels.reshape(len(voxels), -1).any(1))
             if not present.any():
                 raise CaseError(
@@ -121,121 +113,30 @@ class LoadModalitiesd(MapTransform):
                 item[self.copy_key] = item[key].clone()
         return item
 
-    def spell_out(self, item: Mapping[str, Any]) -> dict[str, Any]:
-        """Return an item that names its case and the file of each modality; a 4D file stays one.
-
-        Raises:
-            CaseError: a missing file, two files of one modality, no modality recognisable.
-        """
-        source = item["image"]
-        case = str(item.get("case") or self._case_name(source))
-        if not _is_4d(source, case):
-            files = self.find_files(source, case)
-            source = {name: str(path) for name, path in files.items()}
-        return {**item, "case": case, "image": source}
-
     def _named(self, source: Any, modality: Any) -> Any:
-        """Give a file without a telling name the modality that the item says, if it says one."""
+        """Use the modality that the item states for a file whose name tells none."""
         is_file = isinstance(source, (str, Path)) and Path(source).is_file()
         known = isinstance(modality, str) and modality in self.modalities
         if is_file and known and split_name(source, self.endings)[1] is None:
             return {modality: source}
         return source
 
-    def find_files(self, source: Any, case: str) -> Files:
-        """Map modalities to files; see the class for what `source` may be."""
-        if isinstance(source, Mapping):
-            check_known(source, self.modalities, f"case {case}")
-            files = {name: Path(source[name]) for name in self.modalities if source.get(name)}
-        elif isinstance(source, (list, tuple)):
-            files = self._recognise([Path(path) for path in source if path], case)
-        elif Path(source).is_dir():
-            files = self._recognise(_volumes_in(Path(source)), case, strict=False)
-        else:
-            files = self._siblings(Path(source), case)
-        if not files:
-            raise CaseError(
-                f"case {case}: no modality is recognisable in {source}. Expected files whose names "
-                f"end in one of {self._readable_endings()}, such as "
-                f"{case}_{self.modalities[0]}.nii.gz."
-            )
-        return files
-
-    def _recognise(self, paths: Sequence[Path], case: str, strict: bool = True) -> Files:
-        files: Files = {}
-        for path in paths:
-            _, role = split_name(path, self.endings)
-            if role not in self.modalities:
-                if strict:
-                    raise CaseError(
-                        f"case {case}: the name of {path} tells no modality. Expected it to end in "
-                        f"one of {self._readable_endings()}. Rename it, or pass a dict of modality "
-                        "and path (for a single file also by `modality`): lists are never read by "
-                        "position."
-                    )
-                continue
-            if role in files:
-                raise CaseError(
-                    f"case {case}: two files for '{role}', {files[role].name} and {path.name}. "
-                    "Expected one. Remove one of them."
-                )
-            files[role] = path
-        return {name: files[name] for name in self.modalities if name in files}
-
-    def _siblings(self, path: Path, case: str) -> Files:
-        if not path.is_file():
-            raise CaseError(f"case {case}: file {path} does not exist. Correct the path.")
-        prefix, role = split_name(path, self.endings)
-        if role not in self.modalities:
-            return self._recognise([path], case)
-        near = _volumes_in(path.parent)
-        same = [other for other in near if split_name(other, self.endings)[0] == prefix]
-        return self._recognise(same, case, strict=False)
-
     def _load_files(self, files: Files, case: str) -> tuple[np.ndarray, np.ndarray]:
-        grids = {path: read_grid(path, case) for path in files.values()}
-        check_grids(grids, case)
-        grid = next(iter(grids.values()))
-        voxels = np.zeros((len(self.modalities), *grid.shape), dtype=np.float32)
-        for name, path in files.items():
-            volume = read_voxels(path, case)
-            if is_blank(volume):
-                logger.warning("case %s: %s is constant: '%s' counts as absent", case, path, name)
-            else:
-                voxels[self.modalities.index(name)] = volume
-        return voxels, grid.affine
+        volumes = read_case(files, case)
+        for name in volumes.blank:
+            logger.warning(blank_warning(case, name, files[name]))
+        voxels = np.zeros((len(self.modalities), *volumes.grid.shape), dtype=np.float32)
+        for channel, name in enumerate(self.modalities):
+            if name in volumes.voxels:
+                # Taken out, so that no volume is held twice.
+                voxels[channel] = volumes.voxels.pop(name)
+        return voxels, volumes.grid.affine
 
     def _load_4d(self, path: Path, case: str) -> tuple[np.ndarray, np.ndarray]:
         voxels, grid = read_volumes(path, case, len(self.modalities))
         for volume in voxels:
             volume[...] = 0 if is_blank(volume) else volume
         return voxels, grid.affine
-
-    def _case_name(self, source: Any) -> str:
-        if isinstance(source, Mapping):
-            source = [path for path in source.values() if path]
-        if isinstance(source, (list, tuple)):
-            source = next((path for path in source if path), "unnamed")
-        path = Path(source)
-        if path.is_dir():
-            return path.name
-        prefix, _ = split_name(path, self.endings)
-        return prefix or path.parent.name
-
-    def _readable_endings(self) -> str:
-        return ", ".join(
-            f"_{end} ({name})" for end, name in self.endings.items() if name in self.modalities
-        )
-
-
-def _volumes_in(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_file() and is_volume(path.name))
-
-
-def _is_4d(source: Any, case: str) -> bool:
-    """True = one NIfTI file that holds more than one volume."""
-    is_file = isinstance(source, (str, Path)) and Path(source).is_file()
-    return is_file and count_volumes(source, case) > 1
 
 
 def case_file_name(meta: Mapping[str, Any], saver: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What programs that host the bundle need of it beyond a result: MONAI Label's server."""
+"""What MONAI Label's server needs beside a result: readable errors and a file format."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RESULT_FORMAT, USUAL_FORMAT = "result_extension", ".nii.gz"
 
 
 def answer(error: Exception) -> Exception:
-    """Return what to raise, so that whoever sent a case reads what is wrong with it.
+    """Return the exception that lets the sender of a case read what is wrong with it.
 
     The server answers any exception but FastAPI's own with "Internal Server Error"; the text is in
     its log, where a reader in 3D Slicer or OHIF does not look.
@@ -33,7 +33,7 @@ def answer(error: Exception) -> Exception:
 
 
 def settle_format(item: dict[Hashable, Any], source: Any) -> None:
-    """Let the server write a NIfTI file for a folder or a list, whose own endings tell none.
+    """Let the server write a NIfTI file for a folder or a list, which has no ending to go by.
 
     Args:
         item: the server's request, completed in place; elsewhere it is left alone.

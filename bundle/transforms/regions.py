@@ -12,7 +12,8 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
-from bundle.data.volumes import Grid, check_grids, read_grid, read_labels
+from bundle.data.labels import read_labels
+from bundle.data.volumes import Grid, check_grids
 from bundle.regions import (
     Regions,
     check_regions,
@@ -52,13 +53,12 @@ class LoadRegionsd(MapTransform):
         case = str(item.get("case", "?"))
         for key in self.key_iterator(item):
             path = Path(item[key])
-            grid = read_grid(path, case)
+            read = read_labels(path, case, known_labels(self.regions), self.aliases)
             reference = item.get(self.reference_key) if self.reference_key else None
             if isinstance(reference, MetaTensor):
-                check_grids({Path(self.reference_key): grid_of(reference), path: grid}, case)
-            labels = read_labels(path, case, known_labels(self.regions), self.aliases)
-            masks = labels_to_regions(torch.from_numpy(labels)[None], self.regions)
-            item[key] = MetaTensor(masks, affine=torch.as_tensor(grid.affine))
+                check_grids({Path(self.reference_key): grid_of(reference), path: read.grid}, case)
+            masks = labels_to_regions(torch.from_numpy(read.labels)[None], self.regions)
+            item[key] = MetaTensor(masks, affine=torch.as_tensor(read.grid.affine))
         return item
 
 

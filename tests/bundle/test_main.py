@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -125,8 +126,80 @@ def test_the_features_verb_reads_a_file_and_names_one_that_is_not_there(tmp_path
     assert main([*arguments, str(file)]) == 0
     assert (out / "table.md").read_text() in capsys.readouterr().out
     assert not (out / "features.npz").exists()
-    assert main([*arguments, str(tmp_path / "nowhere.pkl")]) == 2
+    assert main([*arguments, str(tmp_path / "nowhere.npz")]) == 2
     assert "error: expected a file of feature sequences, found none" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["help"]])
+def test_help_lists_every_verb_with_a_line(words, capsys):
+    assert main(words) == 0
+    shown = capsys.readouterr().out
+    for verb, call in VERBS.items():
+        assert re.search(rf"^  {verb} +\S.*\.$", shown, re.MULTILINE), verb
+        assert call.__doc__.splitlines()[0] in shown
+    assert shown.splitlines()[-2] == "`python -m bundle VERB --help` lists the options of a verb."
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_a_verb_names_every_option(verb, capsys):
+    assert main([verb, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"usage: python -m bundle {verb}")
+    for name, parameter in inspect.signature(VERBS[verb]).parameters.items():
+        assert re.search(rf"^    (\w+, )*{name}\b.*:", shown, re.MULTILINE), name
+        if parameter.default is parameter.empty:
+            assert name.upper() in shown.splitlines()[0]
+
+
+LIST_VERBS = "`python -m bundle --help` lists the verbs."
+NO = "error: scan: no option"
+LIST_SCAN = "`python -m bundle scan --help` lists the options."
+ALL_VERBS = ", ".join(VERBS)
+
+
+@pytest.mark.parametrize(
+    ("words", "last"),
+    [
+        ("scna", f"error: no verb 'scna'. Did you mean scan? {LIST_VERBS}"),
+        ("benhcmark x --help", f"error: no verb 'benhcmark'. Did you mean benchmark? {LIST_VERBS}"),
+        ("dance", f"error: no verb 'dance'. Expected one of {ALL_VERBS}. {LIST_VERBS}"),
+        ("--strict", f"error: no verb '--strict'. Expected one of {ALL_VERBS}. {LIST_VERBS}"),
+        ("scan D --outptu x", f"{NO} --outptu. Did you mean --output? {LIST_SCAN}"),
+        ("scan D --Split=1", f"{NO} --Split. Did you mean --split? {LIST_SCAN}"),
+        ("scan D --strict y --alias", f"{NO} --alias. Did you mean --aliases? {LIST_SCAN}"),
+        ("scan --seed 1", f"error: scan: no value for ROOT. {LIST_SCAN}"),
+        ("scan a b c d e f g h i j", f"error: scan: one value too many, 'j'. {LIST_SCAN}"),
+    ],
+)  # fmt: skip
+def test_a_wrong_word_gets_one_line_and_status_2(words, last, capsys):
+    assert main(words.split()) == 2
+    shown = capsys.readouterr()
+    assert shown.err == f"{last}\n"
+    assert shown.out == ""
+
+
+def test_an_option_that_fits_nothing_gets_the_list_of_options(capsys):
+    assert main(["features", "--zzz"]) == 2
+    assert capsys.readouterr().err == (
+        "error: features: no option --zzz. "
+        "Expected one of --output_dir, --file, --ratio, --epochs, --seed. "
+        "`python -m bundle features --help` lists the options.\n"
+    )
+
+
+def test_every_way_in_which_fire_takes_an_option_is_let_through(datalist, tmp_path):
+    root, out = str(tmp_path / "data"), str(tmp_path / "out.json")
+    for words in (
+        ["scan", root, "--output", out],
+        ["scan", f"--root={root}", f"--output={out}"],
+        ["scan", root, "-o", out, "--nostrict"],
+        ["scan", root, out],
+        ["degrade", str(datalist), out, "--ratio", "1", "--seed", "-1"],
+        ["partition", str(datalist), "--output-dir", str(tmp_path / "sites"), "--plan", "t1;flair"],
+    ):
+        Path(out).unlink(missing_ok=True)
+        assert main(words) == 0, words
+        assert Path(out).exists() or (tmp_path / "sites" / "datalist.json").exists(), words
 
 
 def test_no_verb_lists_the_verbs_and_loads_no_heavy_module():

@@ -8,10 +8,11 @@ from typing import Any, Protocol
 
 import torch
 from ignite.engine import Engine, Events
-from monai.data import MetaTensor
 from monai.inferers import Inferer
 from monai.metrics import DiceMetric
 from torch import Tensor, nn
+
+from bundle.modalities import plain
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ def single_modality_dice(
                 logits = inferer(image, network, present=alone[None].to(device))[0]
                 masks = postprocessing({**item, "pred": logits})["pred"].to(device)
                 # NaN where the reference is empty.
-                dice = _plain(metric(masks[None], label[None]))[0].double().cpu()
+                dice = plain(metric(masks[None], label[None]))[0].double().cpu()
                 sums[modality] += dice.nan_to_num(0)
                 counts[modality] += ~dice.isnan()
             metric.reset()
@@ -97,10 +98,6 @@ def single_modality_dice(
     if sums is None or counts is None:
         raise ValueError("expected at least one case to elect teachers by, got none")
     return sums, counts
-
-
-def _plain(tensor: Tensor) -> Tensor:
-    return tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor
 
 
 class Election:

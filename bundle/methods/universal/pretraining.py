@@ -15,7 +15,7 @@ from tqdm import tqdm
 from bundle.losses.rebuilding import rebuilding_error
 from bundle.methods.base import Method
 from bundle.methods.universal.distribution import DistributionApproximation
-from bundle.modalities import brain_mask, draw_subset, keep_only
+from bundle.modalities import brain_mask, draw_subset, keep_only, plain
 
 logger = logging.getLogger(__name__)
 
@@ -104,9 +104,8 @@ class MaskedPretraining(Method):
         if isinstance(batches, DataLoader):
             batches = _every_case(batches)
         for batch in tqdm(batches, "collecting statistics", disable=None):
-            # A MetaTensor would carry its bookkeeping into every sum.
-            image = torch.as_tensor(batch["image"]).as_subclass(Tensor).to(device)
-            present = torch.as_tensor(batch["present"]).as_subclass(Tensor).to(device)
+            image = plain(torch.as_tensor(batch["image"])).to(device)
+            present = plain(torch.as_tensor(batch["present"])).to(device)
             image = keep_only(image, present)
             self.distribution.update(image, present, brain_mask(image, present))
         return True

@@ -238,3 +238,23 @@ def test_a_rewritten_file_never_meets_its_old_cache(tmp_path):
     save(tmp_path / "a_t1.nii", np.full((10, 20, 30), 7, np.float32))
     os.utime(tmp_path / "a_t1.nii", ns=(1, 1))
     assert data[0] == 7
+
+
+def test_a_check_opens_every_file_once_and_a_remembered_case_never(tmp_path, file_reads):
+    path = write(tmp_path, training=[make_entry(tmp_path, "a"), make_entry(tmp_path, "b")])
+    files = [f"{case}_{what}.nii" for case in "ab" for what in (*MODALITIES, "seg")]
+    with file_reads() as reads:
+        read_datalist(path, MODALITIES, REGIONS, memo=tmp_path / "memo.json")
+    assert reads.opened == dict.fromkeys(files, 1)
+    with file_reads() as reads:
+        read_datalist(path, MODALITIES, REGIONS, memo=tmp_path / "memo.json")
+    assert not reads.opened
+
+
+def test_a_blank_volume_is_logged_also_from_the_memo(tmp_path, caplog):
+    path = write(tmp_path, training=[make_entry(tmp_path, "a")])
+    save(tmp_path / "a_t1.nii", np.zeros((10, 20, 30), np.float32))
+    for _ in range(2):
+        caplog.clear()
+        read_datalist(path, MODALITIES, REGIONS, memo=tmp_path / "memo.json")
+        assert "a_t1.nii is constant everywhere, so 't1' counts as absent" in caplog.text

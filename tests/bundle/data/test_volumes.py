@@ -10,18 +10,15 @@ from bundle.data.volumes import (
     CaseError,
     Grid,
     check_grids,
-    check_integrity,
-    count_labels,
     count_volumes,
     is_blank,
+    read_case,
     read_grid,
-    read_labels,
+    read_volume,
     read_volumes,
-    read_voxels,
 )
 
 SHAPE = (10, 20, 30)
-MODALITIES = ("t1", "flair")
 
 
 def save(path: Path, voxels: np.ndarray, affine: np.ndarray | None = None) -> Path:
@@ -31,13 +28,6 @@ def save(path: Path, voxels: np.ndarray, affine: np.ndarray | None = None) -> Pa
 
 def noise(seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).random(SHAPE).astype(np.float32)
-
-
-def label_map(*values: float, dtype: type = np.uint8) -> np.ndarray:
-    labels = np.zeros(SHAPE, dtype)
-    for place, value in enumerate(values):
-        labels[place] = value
-    return labels
 
 
 def test_read_grid_takes_shape_and_affine_from_the_header(tmp_path):
@@ -96,11 +86,11 @@ def test_a_small_rotation_counts_by_what_it_does_to_the_far_corner():
         check_grids(grids, "A")
 
 
-def test_read_voxels_gives_float32_with_the_scaling_applied(tmp_path):
+def test_read_volume_gives_float32_with_the_scaling_applied(tmp_path):
     image = nib.Nifti1Image(noise(), np.eye(4))
     image.header.set_data_dtype(np.int16)
     nib.save(image, tmp_path / "a.nii.gz")
-    voxels = read_voxels(tmp_path / "a.nii.gz", "A")
+    voxels = read_volume(tmp_path / "a.nii.gz", "A").voxels
     assert voxels.dtype == np.float32
     assert voxels == pytest.approx(noise(), abs=1e-4)
 
@@ -109,7 +99,7 @@ def test_a_truncated_file_is_a_case_error(tmp_path):
     path = save(tmp_path / "a.nii.gz", noise())
     path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(CaseError, match=r"case A: .*a\.nii\.gz cannot be read"):
-        read_voxels(path, "A")
+        read_volume(path, "A")
 
 
 def test_nan_and_infinite_voxels_are_counted(tmp_path):
@@ -119,7 +109,7 @@ def test_nan_and_infinite_voxels_are_counted(tmp_path):
     with pytest.raises(
         CaseError, match=r"a\.nii\.gz holds 3 voxels that are NaN or infinite of 6000"
     ):
-        read_voxels(path, "A")
+        read_volume(path, "A")
 
 
 @pytest.mark.parametrize(
@@ -131,48 +121,82 @@ def test_a_volume_of_one_value_inside_the_brain_is_blank(value, changed, blank):
     assert is_blank(voxels) is blank
 
 
-def test_float_labels_are_rounded_and_aliases_applied(tmp_path):
-    labels = label_map(1.00392, 2.0, 3.0, dtype=np.float32)
-    read = read_labels(save(tmp_path / "seg.nii", labels), "A", [1, 2, 4], {"3": 4})
-    assert read.dtype == np.uint8
-    assert [int(read[i, 0, 0]) for i in range(4)] == [1, 2, 4, 0]
-
-
-def test_labels_between_whole_numbers_are_refused(tmp_path):
-    path = save(tmp_path / "seg.nii", label_map(1.37, dtype=np.float32))
-    with pytest.raises(CaseError, match=r"whole label values, got 600 voxels such as 1\.37"):
-        read_labels(path, "A", [1, 2, 4])
-
-
-def test_unknown_labels_are_listed_with_their_counts(tmp_path):
-    path = save(tmp_path / "seg.nii", label_map(1, 7, -2, dtype=np.int16))
-    expected = (
-        r"unknown label values: -2 \(600 voxels\), 7 \(600 voxels\)\. Expected 0 and \[1, 2, 4\]"
-    )
-    with pytest.raises(CaseError, match=expected):
-        read_labels(path, "A", [1, 2, 4])
-
-
-def test_an_alias_beside_its_target_is_refused(tmp_path):
-    path = save(tmp_path / "seg.nii", label_map(3, 4))
-    with pytest.raises(CaseError, match=r"holds label 3 .* and label 4 .* resection cavity"):
-        read_labels(path, "A", [1, 2, 4], {3: 4})
-
-
-def test_count_labels_reads_the_file_as_written(tmp_path):
-    path = save(tmp_path / "seg.nii", label_map(3, 1, 1))
-    assert count_labels(path, "A") == {1: 1200, 3: 600}
-
-
 def test_a_flipped_byte_that_still_loads_is_found_by_the_checksum(tmp_path):
     path = save(tmp_path / "a.nii.gz", noise())
-    check_integrity(path, "A")
+    assert read_volume(path, "A").voxels.shape == SHAPE
     content = bytearray(path.read_bytes())
     content[-6] ^= 1  # in the checksum itself: every voxel loads as before
     path.write_bytes(content)
-    assert read_voxels(path, "A").shape == SHAPE
-    with pytest.raises(CaseError, match=r"case A: .*a\.nii\.gz cannot be read .*CRC"):
-        check_integrity(path, "A")
+    assert np.array_equal(nib.load(path).get_fdata(dtype=np.float32), noise())
+    with pytest.raises(CaseError, match=r"case A: .*a\.nii\.gz cannot be read .*CRC check failed"):
+        read_volume(path, "A")
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda content: content[:-20], "ended before the end-of-stream marker"),
+        (lambda content: content[:-2], "ended before the end-of-stream marker"),
+        (lambda content: content + b"garbage!", "Not a gzipped file"),
+        (lambda content: content[:40] + b"\xff" * 40 + content[80:], "Error -3"),
+    ],
+    ids=["cut in the voxels", "cut in the checksum", "more than a file", "overwritten"],
+)
+def test_a_packed_file_is_read_to_its_end(tmp_path, damage, reason):
+    path = save(tmp_path / "a.nii.gz", noise())
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(CaseError, match=rf"case A: .*a\.nii\.gz cannot be read .*{reason}"):
+        read_volume(path, "A")
+
+
+def test_an_unpacked_file_that_was_cut_says_how_much_is_there(tmp_path):
+    path = save(tmp_path / "a.nii", noise())
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(CaseError, match=r"Expected 24000 bytes, got 4648 bytes from .*a\.nii"):
+        read_volume(path, "A")
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz", ".NII.GZ"])
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+def test_both_versions_of_nifti_are_read_packed_or_not(tmp_path, kind, ending):
+    image = kind(noise(), np.diag([1, 2, 3, 1]))
+    image.to_filename(tmp_path / f"a{ending.lower()}")
+    path = (tmp_path / f"a{ending.lower()}").rename(tmp_path / f"b{ending}")
+    volume = read_volume(path, "A")
+    assert np.array_equal(volume.voxels, noise())
+    assert volume.grid.spacing_mm == (1, 2, 3)
+
+
+def test_a_case_is_read_file_by_file_and_each_of_them_once(tmp_path, file_reads):
+    files = {
+        "t1": save(tmp_path / "t1.nii.gz", noise()),
+        "t2": save(tmp_path / "t2.nii", np.zeros(SHAPE, np.float32)),
+    }
+    with file_reads() as reads:
+        case = read_case(files, "A")
+    assert np.array_equal(case.voxels["t1"], noise())
+    assert list(case.voxels) == ["t1"]
+    assert case.blank == ["t2"]
+    assert case.grid.shape == SHAPE
+    assert reads.opened == {"t1.nii.gz": 1, "t2.nii": 1}
+    assert reads.unpacked == 1
+    assert not read_case(files, "A", keep=False).voxels
+
+
+def test_a_case_says_everything_that_is_wrong_with_it(tmp_path):
+    files = {
+        "t1": save(tmp_path / "t1.nii", noise()),
+        "t1ce": tmp_path / "nowhere.nii",
+        "t2": save(tmp_path / "t2.nii", np.full(SHAPE, np.nan, np.float32)),
+        "flair": save(tmp_path / "flair.nii", noise()[:5]),
+    }
+    with pytest.raises(CaseError) as error:
+        read_case(files, "A")
+    lines = str(error.value).splitlines()
+    assert len(lines) == 3
+    assert "nowhere.nii does not exist" in lines[0]
+    assert "t2.nii holds 6000 voxels that are NaN" in lines[1]
+    assert "got (5, 20, 30) voxels in flair.nii" in lines[2]
 
 
 def test_a_4d_file_comes_volume_by_volume(tmp_path):

@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-from collections import Counter
-
 import pytest
 import torch
 
 from bundle.modalities import BRATS_MODALITIES, all_subsets, presence
-from bundle.transforms.drop import DropModalitiesd, RandDropModalitiesd
+from bundle.transforms.drop import DropModalitiesd
 
 
 def item(*present: str) -> dict:
@@ -43,48 +41,3 @@ def test_a_case_of_which_nothing_would_be_left_is_refused():
     drop = DropModalitiesd("image", BRATS_MODALITIES, ["t2"])
     with pytest.raises(ValueError, match=r"case A: nothing .*of \['t2'\].* only \['t1', 'flair'\]"):
         drop(item("t1", "flair"))
-
-
-def test_a_random_drop_equals_the_drop_of_the_subset_it_recorded():
-    draw = RandDropModalitiesd("image", BRATS_MODALITIES).set_random_state(0)
-    for _ in range(20):
-        drawn = draw(item("t1", "t2", "flair"))
-        applied = DropModalitiesd("image", BRATS_MODALITIES, draw.keep)(item("t1", "t2", "flair"))
-        assert torch.equal(drawn["image"], applied["image"])
-        assert torch.equal(drawn["present"], applied["present"])
-
-
-def test_random_drops_are_reproducible():
-    draw = RandDropModalitiesd("image", BRATS_MODALITIES)
-
-    def sequence(seed: int) -> list[tuple[str, ...]]:
-        draw.set_random_state(seed)
-        return [(draw(item()), draw.keep)[1] for _ in range(30)]
-
-    torch.manual_seed(1)
-    first = sequence(5)
-    torch.manual_seed(2)
-    assert sequence(5) == first
-    assert sequence(6) != first
-
-
-def test_every_subset_of_what_is_present_is_drawn_about_equally():
-    draw = RandDropModalitiesd("image", BRATS_MODALITIES).set_random_state(0)
-    drawn = []
-    for _ in range(700):
-        draw.randomize(torch.tensor([True, False, True, True]))
-        drawn.append(draw.keep)
-    counts = Counter(drawn)
-    assert len(counts) == 7
-    assert all("t1ce" not in subset for subset in counts)
-    # 5 standard deviations around 100.
-    assert all(53 <= count <= 147 for count in counts.values())
-
-
-def test_prob_says_how_often_anything_may_go():
-    never = RandDropModalitiesd("image", BRATS_MODALITIES, prob=0.0).set_random_state(0)
-    assert all(never(item())["present"].all() for _ in range(20))
-    half = RandDropModalitiesd("image", BRATS_MODALITIES, prob=0.5).set_random_state(0)
-    untouched = sum(bool(half(item())["present"].all()) for _ in range(300))
-    # One half, and one in fifteen of the other half: 160, 5 standard deviations are 43.
-    assert 117 <= untouched <= 203

@@ -114,7 +114,7 @@ def test_a_constant_volume_is_absent_and_the_warning_names_its_file(
         item = load({**gap_case, "t2": blank}, "A")
     assert item["present"].tolist() == [True, False, False, True]
     assert not item["image"][2].any()
-    assert f"case A: {blank} is constant: 't2' counts as absent" in caplog.text
+    assert f"case A: {blank} is constant everywhere, so 't2' counts as absent" in caplog.text
 
 
 def test_the_copy_stays_as_scanned(gap_case):
@@ -246,19 +246,19 @@ def test_an_empty_path_is_no_image():
         load("")
 
 
-def test_every_form_spells_out_the_same_files(gap_case):
-    loader = LoadModalitiesd("image", BRATS_MODALITIES)
-    files = {name: str(path) for name, path in gap_case.items()}
-    forms = [gap_case["t1"], gap_case["t1"].parent, list(gap_case.values()), gap_case]
-    for source in forms:
-        assert loader.spell_out({"image": source, "label": "x"}) == {
-            "image": files,
-            "label": "x",
-            "case": "A",
-        }
+def test_loading_opens_and_unpacks_every_file_once(gap_case, file_reads):
+    with file_reads() as reads:
+        load({**gap_case, "t2": None}, "A")
+    assert reads.opened == {"A_t1.nii.gz": 1, "A_flair.nii.gz": 1}
+    assert reads.unpacked == 2
 
 
-def test_a_4d_file_has_nothing_to_spell_out(write_volume):
-    path = write_volume("B.nii.gz", np.ones((2, 3, 4, 4), np.float32))
-    loader = LoadModalitiesd("image", BRATS_MODALITIES)
-    assert loader.spell_out({"image": path}) == {"image": path, "case": "B"}
+def test_everything_that_is_wrong_with_a_case_is_said_at_once(gap_case, write_volume):
+    missing = gap_case["t1"].with_name("A_t1ce.nii.gz")
+    other = write_volume("A/A_t2.nii.gz", np.ones((10, 20, 31), np.float32), AFFINE)
+    with pytest.raises(CaseError) as error:
+        load({**gap_case, "t1ce": missing, "t2": other}, "A")
+    lines = str(error.value).splitlines()
+    assert len(lines) == 2
+    assert "A_t1ce.nii.gz does not exist" in lines[0]
+    assert "(10, 20, 31)" in lines[1]

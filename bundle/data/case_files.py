@@ -1,0 +1,151 @@
+"""Which files make up one case, in whatever form a host names them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bundle.data.filenames import file_endings, is_volume, split_name
+from bundle.data.volumes import CaseError, count_volumes
+from bundle.modalities import check_known
+
+Files = dict[str, Path]
+
+
+def spell_out(item: Mapping[str, Any], modalities: Sequence[str]) -> dict[str, Any]:
+    """Return an item that names its case and the file of each modality, as a datalist does.
+
+    Args:
+        item: its `image` is any source that `find_files` takes, or a 4D file, which stays one.
+        modalities: the vocabulary.
+
+    Raises:
+        CaseError: a missing file, two files of one modality, no modality recognisable.
+    """
+    source = item["image"]
+    case = str(item.get("case") or name_case(source, file_endings(modalities)))
+    if not is_4d(source, case):
+        files = find_files(source, modalities, case)
+        source = {name: str(path) for name, path in files.items()}
+    return {**item, "case": case, "image": source}
+
+
+def find_files(
+    source: Any,
+    modalities: Sequence[str],
+    case: str,
+    endings: Mapping[str, str] | None = None,
+) -> Files:
+    """Map modalities to the files of one case.
+
+    Args:
+        source: a dict modality -> path, a list of paths, a folder of one case, or one 3D file whose
+            siblings belong to the case; see `bundle.transforms.load.LoadModalitiesd`.
+        modalities: the vocabulary.
+        case: the case's name, for the messages.
+        endings: from `file_endings`; None = those of the BraTS releases.
+
+    Returns:
+        Modality -> path, in vocabulary order.
+
+    Raises:
+        CaseError: a single file that does not exist, a name that tells no modality, two files of
+            one modality, no modality recognisable.
+        ValueError: a dict that names an unknown modality.
+    """
+    endings = file_endings(modalities) if endings is None else endings
+    if isinstance(source, Mapping):
+        check_known(source, modalities, f"case {case}")
+        files = {name: Path(source[name]) for name in modalities if source.get(name)}
+    elif isinstance(source, (list, tuple)):
+        paths = [Path(path) for path in source if path]
+        files = _recognise(paths, modalities, endings, case)
+    elif Path(source).is_dir():
+        files = _recognise(_volumes_in(Path(source)), modalities, endings, case, strict=False)
+    else:
+        files = _siblings(Path(source), modalities, endings, case)
+    if not files:
+        raise CaseError(
+            f"case {case}: no modality is recognisable in {source}. Expected files whose names "
+            f"end in one of {_readable(endings, modalities)}, such as "
+            f"{case}_{modalities[0]}.nii.gz."
+        )
+    return files
+
+
+def name_case(source: Any, endings: Mapping[str, str]) -> str:
+    """Name a case after its folder, or after what stands before the modality in a file's name.
+
+    Args:
+        source: as in `find_files`.
+        endings: from `file_endings`.
+    """
+    if isinstance(source, Mapping):
+        source = [path for path in source.values() if path]
+    if isinstance(source, (list, tuple)):
+        source = next((path for path in source if path), "unnamed")
+    path = Path(source)
+    if path.is_dir():
+        return path.name
+    prefix, _ = split_name(path, endings)
+    return prefix or path.parent.name
+
+
+def is_4d(source: Any, case: str) -> bool:
+    """True = the source is one NIfTI file that holds more than one volume.
+
+    Raises:
+        CaseError: the file is no NIfTI file.
+    """
+    is_file = isinstance(source, (str, Path)) and Path(source).is_file()
+    return is_file and count_volumes(source, case) > 1
+
+
+def _recognise(
+    paths: Sequence[Path],
+    modalities: Sequence[str],
+    endings: Mapping[str, str],
+    case: str,
+    strict: bool = True,
+) -> Files:
+    """Sort files by the modality in their names; strict = refuse a name that tells none."""
+    files: Files = {}
+    for path in paths:
+        _, role = split_name(path, endings)
+        if role not in modalities:
+            if strict:
+                raise CaseError(
+                    f"case {case}: the name of {path} tells no modality. Expected it to end in "
+                    f"one of {_readable(endings, modalities)}. Rename it, or pass a dict of "
+                    "modality and path (for a single file also by `modality`): lists are never "
+                    "read by position."
+                )
+            continue
+        if role in files:
+            raise CaseError(
+                f"case {case}: two files for '{role}', {files[role].name} and {path.name}. "
+                "Expected one. Remove one of them."
+            )
+        files[role] = path
+    return {name: files[name] for name in modalities if name in files}
+
+
+def _siblings(
+    path: Path, modalities: Sequence[str], endings: Mapping[str, str], case: str
+) -> Files:
+    if not path.is_file():
+        raise CaseError(f"case {case}: file {path} does not exist. Correct the path.")
+    prefix, role = split_name(path, endings)
+    if role not in modalities:
+        return _recognise([path], modalities, endings, case)
+    same = [other for other in _volumes_in(path.parent) if split_name(other, endings)[0] == prefix]
+    return _recognise(same, modalities, endings, case, strict=False)
+
+
+def _volumes_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_file() and is_volume(path.name))
+
+
+def _readable(endings: Mapping[str, str], modalities: Sequence[str]) -> str:
+    return ", ".join(f"_{end} ({name})" for end, name in endings.items() if name in modalities)
