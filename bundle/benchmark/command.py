@@ -55,8 +55,9 @@ def benchmark(
         True = no run failed or was held up.
 
     Raises:
-        ValueError: no such grid, no run that matches, not a regular expression, or a datalist
-            without the grid that needs one, or the other way round.
+        ValueError: no such grid, no run that matches, not a regular expression, a device for sites
+            that have their own, or a datalist without the grid that needs one, or the other way
+            round.
     """
     if grid in MEASUREMENTS:
         if only or report_only or device or datalist:
@@ -68,6 +69,11 @@ def benchmark(
             print(executor.submit(MEASUREMENTS[grid], str(output_dir)).result())
         return True
     plan = _plan(grid, datalist)
+    if device is not None and any(run.federation is not None for run in plan.runs):
+        raise ValueError(
+            f"grid {grid}: expected no --device, got {device!r}. Its sites train on the device of "
+            "configs/benchmark.yaml."
+        )
     wanted = _matching(plan, only)
     outcome, todo = choose(plan, wanted, output_dir)
     print(f"grid {grid}: {len(outcome.finished)} of {len(plan.runs)} runs are finished")

@@ -34,6 +34,20 @@ def test_mistakes_are_named_before_anything_is_written(tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+def test_the_device_of_sites_is_not_chosen_here(tmp_path):
+    with pytest.raises(ValueError, match="grid federation: expected no --device, got 'cuda'"):
+        benchmark(str(tmp_path), "federation", device="cuda", make_executor=never)
+
+
+def test_federated_runs_are_made_one_by_one(tmp_path, monkeypatch):
+    at_once = []
+    monkeypatch.setattr(command, "run_all", lambda *given: at_once.append(given[-1]))
+    monkeypatch.setattr(command, "prepare_data", lambda run, output_dir, datalist: "")
+    for grid in ("federation", "smoke"):
+        benchmark(str(tmp_path / grid), grid, workers=3)
+    assert at_once == [1, 3]
+
+
 @pytest.mark.parametrize(
     ("raised", "status"), [(None, 1), (KeyboardInterrupt(), 130)], ids=["failure", "Ctrl-C"]
 )
