@@ -1,21 +1,17 @@
-"""GMD through the real configs, on two processes, and against the clock."""
+"""GMD through the real configs, and on two processes."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from ignite.engine import Events
-from torch import nn
 
-from bundle.methods.gmd.method import GMD
 from bundle.modalities import BRATS_MODALITIES
-from bundle.networks.dynamic_sharing import DynamicSharing
 
 pytestmark = pytest.mark.slow
 CONFIGS = ["train.json", "method_gmd.yaml"]
@@ -28,7 +24,6 @@ from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from bundle.methods.gmd.gradients import decouple_gradients
-from bundle.methods.gmd.method import GMD
 from bundle.networks.dynamic_sharing import DynamicSharing
 
 rank, ranks, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
@@ -215,33 +210,3 @@ def test_the_variants_train(workflow, tiny, options):
     assert (Path(tiny["output_dir"]) / "dominance.png").exists() == (
         options.get("decouple") is None
     )
-
-
-def test_a_step_takes_less_than_twice_the_time_of_a_plain_one():
-    class Error(nn.Module):
-        def forward(self, logits, label):
-            return sum(level.square().mean() for level in logits)
-
-    torch.manual_seed(0)
-    network = DynamicSharing(4, 3, filters=8, blocks_down=(1, 1, 1), deep_supervision=2)
-    made = {
-        decouple: GMD(network, {"error": Error()}, BRATS_MODALITIES, decouple=decouple)
-        for decouple in (True, False)
-    }
-    batch = {
-        "image": torch.randn(2, 4, 24, 24, 24),
-        "label": torch.zeros(2, 3, 24, 24, 24),
-        "present": torch.ones(2, 4, dtype=torch.bool),
-    }
-    seconds: dict[bool, list[float]] = {True: [], False: []}
-    for repetition in range(12):
-        for decouple, method in made.items():
-            # The same subsets for both. CPU time, because a test machine has other things to do.
-            torch.manual_seed(repetition % 4)
-            started = time.process_time()
-            method.backward(method.losses(batch))
-            seconds[decouple].append(time.process_time() - started)
-            method.zero_grad(set_to_none=True)
-    # Per draw of subsets the best of its repetitions; the first round warms up.
-    best = {d: sum(min(times[draw::4][1:]) for draw in range(4)) for d, times in seconds.items()}
-    assert best[True] < 2.0 * best[False]
