@@ -17,10 +17,18 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # Files, or folders whose files share a server: what takes longest comes first, so that two workers
-# end together. Every other file follows in the order in which pytest finds it.
+# end together, and what mostly waits beside what mostly computes. The other slow files follow, then
+# the quick ones.
 COSTLIEST_FIRST = (
     "tests/slow/federation/test_faults.py",
+    "tests/slow/test_package.py",
+    "tests/slow/test_inference.py",
+    "tests/slow/test_bundle.py",
+    "tests/slow/federation/test_deployment.py",
+    "tests/slow/test_documented_commands.py",
     "tests/slow/monai_label/",
+    "tests/slow/federation/test_poc.py",
+    "tests/slow/federation/test_simulator.py",
 )
 
 
@@ -48,9 +56,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the costliest groups first where two workers share the tests."""
+
+    def place(item: pytest.Item) -> int:
+        group = _group(item.nodeid)
+        if group in COSTLIEST_FIRST:
+            return COSTLIEST_FIRST.index(group)
+        return len(COSTLIEST_FIRST) + (not group.startswith("tests/slow/"))
+
     if "PYTEST_XDIST_WORKER" in os.environ:
-        costs = {name: place - len(COSTLIEST_FIRST) for place, name in enumerate(COSTLIEST_FIRST)}
-        items.sort(key=lambda item: costs.get(_group(item.nodeid), 0))
+        items.sort(key=place)
 
 
 @pytest.fixture
