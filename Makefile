@@ -59,14 +59,14 @@ test: $(VENV)/.dev  ## everything but the longest proofs, slow tests included
 	$(TWO_WORKERS) -m "not long"
 
 test-long: $(VENV)/.dev  ## the longest proofs alone
-	@echo "The longest proofs: about 5 minutes on two free cores."
+	@echo "The longest proofs: about 2 minutes on two free cores."
 	$(TWO_WORKERS) -m long
 
 check: $(VENV)/.dev  ## format, lint and the quick tests: before each commit
 	@echo "Format, lint and the quick tests: about 90 seconds on two free cores."
 	$(BIN)/ruff format .
 	$(BIN)/ruff check .
-	$(TWO_WORKERS) -m "not slow and not long"
+	$(TWO_WORKERS) -m "not slow and not long" --ignore tests/slow
 
 label: $(VENV)/.label  ## serve the trained weights with MONAI Label, on this machine only, with made-up scans
 	$(BIN)/python -m bundle label runs/label

@@ -90,7 +90,6 @@ def test_a_personalised_network_has_hardly_more_parameters_than_a_plain_one():
     assert cost._parameters("personalised") < cost._parameters("universal")
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux tells the peak")
 def test_the_peak_is_that_of_the_thing_alone():
     # As it is measured: in a process of its own, where nothing that others freed can be used again.
