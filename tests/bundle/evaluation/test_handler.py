@@ -190,7 +190,9 @@ def test_an_evaluation_leaves_a_whole_report(tmp_path, capsys, caplog):
     for name in ("heatmap.png", "contact_sheet.png"):
         picture = imread(tmp_path / name)
         assert min(picture.shape[:2]) > 300
-        assert len(np.unique(picture.reshape(-1, picture.shape[2]), axis=0)) > 50
+        # Of every fourth line and column: to sort all the pixels takes seconds.
+        seen = picture[::4, ::4].reshape(-1, picture.shape[2])
+        assert len(np.unique(seen, axis=0)) > 50
 
 
 def test_slices_lie_upright_on_the_label_grid(tmp_path):
