@@ -150,7 +150,7 @@ def test_an_absent_encoder_is_untouched_and_a_sole_holder_moves_its_own(stage, s
     for key in by_modality["t2"]:
         mean = (own["a"][key].double() + own["b"][key].double()) / 2
         torch.testing.assert_close(after[key].double(), mean, atol=1e-7, rtol=0)
-    report = Path(federation.server.aggregator.report_dir, "round_0000.json").read_text()
+    report = Path(federation.aggregator.report_dir, "round_0000.json").read_text()
     assert '"unheld": [\n    "t1ce"\n  ]' in report
 
 
@@ -182,7 +182,7 @@ def test_private_parameters_and_patients_are_in_no_message(stage, share, federat
     other = federation.clients["b"]._current[1].method.state_dict()
     assert any(not torch.equal(state[key], other[key]) for key in norms)
     assert not moved_keys(
-        {k: federation.server.persistor.model.state_dict()[k] for k in norms},
+        {k: federation.persistor.model.state_dict()[k] for k in norms},
         {k: federation.state[k] for k in norms},
     )
 
@@ -195,7 +195,7 @@ def test_a_new_process_for_each_task_changes_nothing(stage, share, federate):
         federation = federate(train, [site])
         for _ in range(3):
             if restart:
-                federation.clients["a"] = federation.site.client(site)
+                federation.clients["a"] = federation.client(site)
             federation.round()
         assert federation.refusals == {}
         states.append(federation.clients["a"]._current[1].method.state_dict())
@@ -233,7 +233,7 @@ def test_pretraining_goes_on_where_nobody_owns_a_modality(stage, share, federate
     assert not any(".branches.1." in key for key in moved)
     # Who has it may come later: its sums are added, and it is trained from then on.
     late = share("c", [0], ["t1ce", "t2"])
-    federation.clients["c"] = federation.site.client(late)
+    federation.clients["c"] = federation.client(late)
     before = federation.round()
     assert federation.refusals == {}
     assert federation.counted == ["a", "b", "c"]

@@ -28,7 +28,7 @@ def test_a_round_moves_what_is_shared_by_what_sites_have(stage, share, federate,
     after = federation.state
     assert after.keys() == before.keys()
     assert all(bool(value.isfinite().all()) for value in after.values())
-    exchange = federation.server.aggregator._exchange
+    exchange = federation.aggregator._exchange
     moved = {key for key in before if not torch.equal(before[key], after[key])}
     assert moved
     private = {key for key, part in exchange.parts.items() if part.kind == "private"}
