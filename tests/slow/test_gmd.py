@@ -24,6 +24,7 @@ from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from bundle.methods.gmd.gradients import decouple_gradients
+from bundle.methods.gmd.method import GMD
 from bundle.networks.dynamic_sharing import DynamicSharing
 
 rank, ranks, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
