@@ -8,7 +8,11 @@ RUN := $(BIN)/python -m monai.bundle run --config_file
 # threads, were 17 times slower than with this, and one alone is as fast.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo federation jobs test check label metadata package clean
+# Two workers, each of which takes a file's tests at a time; tests/conftest.py says in which order.
+# One file alone: `python -m pytest tests/test_layering.py`.
+TWO_WORKERS := $(BIN)/python -m pytest -n 2
+
+.PHONY: demo federation jobs test test-long check label metadata package clean
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -24,6 +28,7 @@ $(VENV)/.fl: $(VENV)/.core Makefile
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.core Makefile
+	@echo "Adding what the tests need: some minutes, about 2.5 GB."
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,clip,export,fl,label]'
 	touch $@
 
@@ -47,15 +52,21 @@ federation: $(VENV)/.fl  ## four made-up sites with different modalities, in NVF
 jobs: $(VENV)/.fl  ## write the submit-ready job folders, which a test compares
 	$(BIN)/python jobs/define.py
 
-test: $(VENV)/.dev  ## everything, slow tests included
+test: $(VENV)/.dev  ## everything but the longest proofs, slow tests included
+	@echo "Lint, and all tests but the longest: about 15 minutes on two free cores."
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest
+	$(TWO_WORKERS) -m "not long"
+
+test-long: $(VENV)/.dev  ## the longest proofs alone
+	@echo "The longest proofs: about 2 minutes on two free cores."
+	$(TWO_WORKERS) -m long
 
 check: $(VENV)/.dev  ## format, lint and the quick tests: before each commit
+	@echo "Format, lint and the quick tests: about 90 seconds on two free cores."
 	$(BIN)/ruff format .
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest -m "not slow"
+	$(TWO_WORKERS) -m "not slow and not long" --ignore tests/slow
 
 label: $(VENV)/.label  ## serve the trained weights with MONAI Label, on this machine only, with made-up scans
 	$(BIN)/python -m bundle label runs/label

@@ -92,9 +92,11 @@ GRIDS = {
     "sagittal slices": affine_of("PSL", (1, 1, 2)),
     "anisotropic oblique": affine_of("PSL", (0.9, 1.1, 2.5), degrees=17),
 }
+# What holds on these two holds on the others, which are theirs without a turn or a size.
+ODD_GRIDS = ("sagittal slices", "anisotropic oblique")
 
 
-@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("grid", ODD_GRIDS)
 @pytest.mark.parametrize("missing", [(), ("t1", "t2", "flair")])
 def test_written_label_overlays_the_input_exactly(
     workflow, tiny, tmp_path, monkeypatch, grid, missing
@@ -111,7 +113,7 @@ def test_written_label_overlays_the_input_exactly(
     np.testing.assert_array_equal(np.asanyarray(written.dataobj), labels)
 
 
-@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("grid", ODD_GRIDS)
 def test_resampling_keeps_the_label_in_place(workflow, tiny, tmp_path, monkeypatch, grid):
     labels = write_case(tmp_path / "in" / "case", GRIDS[grid])
     settings = tiny | {"spacing": [0.8, 0.8, 0.8]}
@@ -212,7 +214,7 @@ BYPRODUCTS_ALONE = {
 }
 
 
-@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("grid", ODD_GRIDS)
 @pytest.mark.parametrize("resampled", [False, True])
 def test_byproducts_overlay_the_input_and_leave_the_label_alone(
     workflow, tiny, tmp_path, grid, resampled

@@ -109,7 +109,3 @@ def test_without_held_out_cases_training_is_refused_or_goes_on_if_told(workflow,
     train(workflow, settings | {"election_required": False})
     train(workflow, settings | {"distillation_weight": 0})
     train(workflow, settings | {"election_section": "training"})
-
-
-def test_no_required_property_is_missing(workflow, tiny):
-    assert workflow(NAMES, "train", **tiny).check_properties() == []

@@ -72,7 +72,7 @@ def run(command: list[str], folder: Path, root: Path | None) -> str:
     return ran.stdout + ran.stderr
 
 
-@pytest.mark.parametrize("encoders", ["joint", "separate"])
+@pytest.mark.parametrize("encoders", ["joint", pytest.param("separate", marks=pytest.mark.long)])
 def test_monais_tools_take_the_unpacked_bundle_from_a_foreign_folder(encoders, phantom, tmp_path):
     folder = unpack(tmp_path, encoders)
     command = [str(HERE / "packaged_bundle.py"), str(folder), str(SCHEMA), str(phantom.parent)]

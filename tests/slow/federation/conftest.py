@@ -157,6 +157,8 @@ def federate(tmp_path: Path) -> Callable[..., Federation]:
 ROOT = Path(bundle.ROOT)
 SERVER, ADMIN, MEMBER = "localhost", "admin@coordination.org", "member@hospital-2.org"
 DEPLOYED = {"training": 4, "validation": 2, "testing": 1}
+# Seconds between two questions through NVFlare's command, each of which costs a second of CPU time.
+ASKING = 3
 DEPLOYED_SMALL = "{filters: 4, blocks_down: [1,1,1], deep_supervision: 2, epoch_samples: 16}"
 
 
@@ -251,7 +253,9 @@ class Deployment:
 
     def wait_for_sites(self, count: int) -> None:
         """Wait until so many sites are registered and do nothing."""
-        self.wait_for(lambda: self.status().count("no_jobs") == count, 240, "sites to register")
+        self.wait_for(
+            lambda: self.status().count("no_jobs") == count, 240, "sites to register", ASKING
+        )
 
     def status(self) -> str:
         return self.nvflare("system", "status", fine=False)
@@ -275,7 +279,7 @@ class Deployment:
         return next((line for line in lines if job in line), "")
 
     def wait_for_job(self, job: str) -> None:
-        self.wait_for(lambda: "FINISHED" in self.job_status(job), 600, "the job to finish")
+        self.wait_for(lambda: "FINISHED" in self.job_status(job), 600, "the job to finish", ASKING)
 
     def state(self, federation: str) -> Path:
         """Where the server keeps a federation's stages."""
@@ -305,9 +309,11 @@ class Deployment:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process, signal.SIGKILL)
             killed |= set(found)
-            for daemon in self.daemons:
-                daemon.poll()
             time.sleep(0.5)
+        # To a start script, a daemon that nobody has waited for still runs.
+        for daemon in self.daemons:
+            if daemon.pid in killed:
+                daemon.wait(timeout=60)
         return len(killed)
 
     def stop(self) -> None:
@@ -316,11 +322,13 @@ class Deployment:
             daemon.wait(timeout=60)
 
     @staticmethod
-    def wait_for(condition: Callable[[], bool], seconds: float, what: str) -> None:
+    def wait_for(
+        condition: Callable[[], bool], seconds: float, what: str, pause: float = 1
+    ) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
-            time.sleep(1)
+            time.sleep(pause)
 
 
 @pytest.fixture(scope="module")

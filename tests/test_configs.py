@@ -1,0 +1,33 @@
+"""What the configs promise one another; tests/bundle/methods/test_contract.py has the methods."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from monai.bundle import ConfigParser
+
+import bundle
+
+CONFIGS = Path(bundle.ROOT) / "configs"
+
+
+def read(name: str) -> dict[str, Any]:
+    return ConfigParser.load_config_file(str(CONFIGS / name))
+
+
+def test_inference_prepares_a_case_as_validation_does_and_infers_alike():
+    train, inference = read("train.json"), read("inference.json")
+    assert inference["inferer"] == train["validate"]["inferer"]
+    validate = train["validate"]["preprocessing"]["transforms"]
+    wanted = [{k: v for k, v in t.items() if k != "copy_key"} for t in validate]
+    wanted = [transform for transform in wanted if "image" in transform["keys"]]
+    assert inference["preprocessing"]["transforms"] == wanted
+
+
+@pytest.mark.parametrize("name", ["modality_dropout", "full_only", "specialist"])
+def test_the_baselines_train_one_network(name):
+    definition = read(f"method_{name}.yaml")["network_def"]
+    assert definition["_target_"] == "bundle.networks.unet.UNet"
+    assert definition == read("method_modality_dropout.yaml")["network_def"]
