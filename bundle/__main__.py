@@ -329,7 +329,7 @@ def settings(output: str | None = None) -> None:
     Args:
         output: the file to write; default docs/settings.md of this bundle.
     """
-    from bundle.delivery.settings import write_settings
+    from bundle.delivery.settings_page import write_settings
 
     print(f"wrote {write_settings(_path(output))}")
 

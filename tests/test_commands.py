@@ -49,7 +49,7 @@ RUN_BY = {
     ),
     "python -m bundle benchmark": f"{SLOW}/test_benchmark.py::",
     "python -m bundle --help": "tests/bundle/test_main.py::test_help_lists_every_verb",
-    "python -m bundle settings": "tests/bundle/delivery/test_settings.py::test_the_verb_writes",
+    "python -m bundle settings": "tests/bundle/delivery/test_settings_page.py::test_the_verb",
     "python -m pip install": "tests/test_commands.py::test_the_install_commands_are_those_of",
     "python -m pytest": "tests/test_commands.py::test_the_tests_that_are_named_exist",
     "python -m monai.bundle run": f"{SLOW}/test_documented_commands.py::test_they_run",

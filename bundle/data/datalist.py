@@ -22,8 +22,8 @@ from typing import Any, Literal
 
 from bundle import __version__
 from bundle.atomic import write_text_atomically
-from bundle.data.case_check import Finding
-from bundle.data.checks import CheckMemo, Checks, check_cases, fingerprint
+from bundle.data.case_rules import Finding
+from bundle.data.check_cases import CheckMemo, Checks, check_cases, fingerprint
 from bundle.data.filenames import file_endings, split_name, survey
 from bundle.modalities import check_known
 from bundle.regions import Regions, known_labels

@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from bundle.data.case_check import Finding
+from bundle.data.case_rules import Finding
 from bundle.data.census import combination_counts, count_table, modality_counts
-from bundle.data.checks import CheckMemo, Checks, check_cases
+from bundle.data.check_cases import CheckMemo, Checks, check_cases
 from bundle.data.datalist import SECTIONS, labelled, patient_of, shared_patients, write_datalist
 from bundle.data.filenames import survey
 from bundle.data.labels import BRATS_ALIASES

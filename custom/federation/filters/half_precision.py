@@ -18,8 +18,8 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 from torch import Tensor
 
+from federation.protocol.message_values import alike, as_tensor
 from federation.protocol.messages import WIRE_BYTES
-from federation.protocol.tensors import alike, as_tensor
 
 # {key: exponent} in the metadata: the tensor travels multiplied by 2 ** exponent.
 HALVED = "half_precision"

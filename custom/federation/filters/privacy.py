@@ -17,8 +17,8 @@ from nvflare.apis.shareable import Shareable
 from torch import Tensor
 
 from federation.filters.accountant import Accountant
+from federation.protocol.message_values import alike, as_state
 from federation.protocol.messages import PRIVACY
-from federation.protocol.tensors import alike, as_state
 from federation.settings import find_site
 
 # Two updates of norm C each can be 2 C apart.

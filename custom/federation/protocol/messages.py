@@ -9,7 +9,7 @@ from nvflare.app_common.abstract.fl_model import FLModel, MetaKey, ParamsType
 
 from federation.protocol.contribution import Contribution
 from federation.protocol.identity import read_identity
-from federation.protocol.tensors import as_tensor
+from federation.protocol.message_values import as_tensor
 
 # Our entry in a message's metadata, beside NVFlare's.
 ABOUT = "patchwork"

@@ -11,8 +11,8 @@ from nvflare.app_common.aggregators.model_aggregator import ModelAggregator
 from federation.protocol.contribution import Contribution
 from federation.protocol.exchange import Exchange, ExchangeRules
 from federation.protocol.identity import Identity, read_identity
+from federation.protocol.message_values import alike, as_state
 from federation.protocol.messages import read_message, sender
-from federation.protocol.tensors import alike, as_state
 from federation.server.coverage import Coverage
 from federation.server.round import Commit, Round
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bundle.training.best import BestModel
 from bundle.training.files import read_checkpoint
-from federation.protocol.tensors import as_state
+from federation.protocol.message_values import as_state
 
 logger = logging.getLogger(__name__)
 

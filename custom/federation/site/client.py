@@ -26,6 +26,7 @@ from bundle import root_of
 from federation.protocol.contribution import Contribution
 from federation.protocol.exchange import Kind
 from federation.protocol.identity import check_same, read_identity
+from federation.protocol.message_values import as_state
 from federation.protocol.messages import (
     COUNTED_SITES,
     IDENTITY,
@@ -36,7 +37,6 @@ from federation.protocol.messages import (
     to_message,
 )
 from federation.protocol.stages import Stage, installed_identity, read_stages
-from federation.protocol.tensors import as_state
 from federation.settings import Site, find_site
 from federation.site.local_training import LocalTraining, peak_memory_mib
 from federation.site.patient_names import identifiers, presentable

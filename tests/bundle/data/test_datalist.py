@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from monai.data import PersistentDataset
 
-from bundle.data import checks
+from bundle.data import check_cases as checks
 from bundle.data.datalist import (
     hash_case,
     inference_cases,

@@ -61,7 +61,7 @@ def test_everything_lies_in_one_folder_in_the_standard_form(written, files):
         assert f"{NAME}/configs/{name}.json" in files
     ours = {p.relative_to(ROOT).as_posix() for p in (ROOT / "bundle").rglob("*.*")}
     ours = {name for name in ours if "__pycache__" not in name}
-    assert {"bundle/moved_names.json", "bundle/delivery/settings.yaml"} <= ours
+    assert {"bundle/moved_names.json", "bundle/delivery/setting_meanings.yaml"} <= ours
     assert {f"{NAME}/{name}" for name in ours} <= set(files)
     assert not [name for name in files if "__pycache__" in name or "/tests/" in name]
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from federation.protocol.tensors import alike, as_state, as_tensor
+from federation.protocol.message_values import alike, as_state, as_tensor
 
 
 @pytest.mark.parametrize("value", [torch.ones(2), np.ones(2, np.float32)])

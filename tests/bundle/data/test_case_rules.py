@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from bundle.data.case_check import check_case
+from bundle.data.case_rules import check_case
 from bundle.data.volumes import CaseError
 
 SHAPE = (10, 20, 30)

@@ -1,8 +1,8 @@
 """docs/settings.md: every setting, its default and its meaning, read from the configs.
 
 Defaults come from the JSON configs. JSON takes no comments, so the meanings of their ids stand in
-settings.yaml beside this file. An overlay tells its own: its head says what it is, what it costs
-and what it was measured to do, and a comment behind an id says what the id means.
+setting_meanings.yaml beside this file. An overlay tells its own: its head says what it is, what it
+costs and what it was measured to do, and a comment behind an id says what the id means.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from bundle.atomic import write_text_atomically
 from bundle.evaluation.tables import markdown
 
 CONFIGS = Path(bundle.ROOT) / "configs"
-MEANINGS = Path(__file__).with_name("settings.yaml")
+MEANINGS = Path(__file__).with_name("setting_meanings.yaml")
 TARGET = Path(bundle.ROOT) / "docs" / "settings.md"
 WORKFLOWS = ("train.json", "inference.json", "evaluate.json")
 # Longer defaults are left to the file that holds them.

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from tqdm import tqdm
 
 from bundle.atomic import write_text_atomically
-from bundle.data.case_check import Finding, check_case
+from bundle.data.case_rules import Finding, check_case
 from bundle.data.volumes import CaseError
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bundle.__main__ import main
-from bundle.delivery.settings import CONFIGS, MEANINGS, TARGET, settings_page
+from bundle.delivery.settings_page import CONFIGS, MEANINGS, TARGET, settings_page
 
 
 @pytest.fixture
