@@ -9,7 +9,7 @@ import fire
 import yaml
 
 from bundle.atomic import write_text_atomically
-from federation.policy import allow, forbid_code, keep_logs_home, store_jobs_in
+from federation.policy import allow, forbid_code, forbid_reading, keep_logs_home, store_jobs_in
 from federation.settings import LOCAL_FILE, read_site
 
 _SERVER_FILE = "startup/fed_server.json"
@@ -21,8 +21,9 @@ def prepare(
 ) -> None:
     """Prepare a participant's folder for this package, before the participant is started.
 
-    The participant may then build this package's components. It refuses jobs that bring code, and a
-    site keeps its logs to itself. Run this again to change settings.
+    The participant may then build this package's components, and no other class. It refuses jobs
+    that bring code. A site keeps its logs to itself, and no coordinator reads its files. Run this
+    again to change settings.
 
     Args:
         folder: the participant's, with `startup` and `local` in it.
@@ -50,6 +51,7 @@ def prepare(
         store_jobs_in(local, job_store or root / "job_store")
     else:
         keep_logs_home(local)
+        forbid_reading(local)
     # A shell has no word for None.
     settings = {
         key: None if value in ("null", "$None") else value for key, value in settings.items()

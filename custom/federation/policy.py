@@ -3,20 +3,44 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from nvflare.app_common.default_component_policy import DEFAULT_CLASS_ALLOW_LIST
-from nvflare.app_common.widgets.component_path_authorizer import CLASS_ALLOW_LIST
+from nvflare.app_common.widgets.component_path_authorizer import (
+    CLASS_ALLOW_LIST,
+    CLASS_LIST_ENFORCEMENT_MODE,
+    ClassListEnforcementMode,
+)
 
 from bundle.atomic import write_text_atomically
 
-PREFIX = "federation."
+# All that a job may have built, by full name. NVFlare compares texts: "federation." would also
+# allow whatever a module of ours has imported, such as NVFlare's executor, which runs any command.
+COMPONENTS = (
+    "federation.census.ModalityCensus",
+    "federation.filters.half_precision.FullPrecision",
+    "federation.filters.half_precision.HalfPrecision",
+    "federation.filters.privacy.GaussianPrivacy",
+    "federation.server.aggregator.ModalityAggregator",
+    "federation.server.controller.ModalityFedAvg",
+    "federation.server.persistor.BundlePersistor",
+    "federation.site.executor.BundleTrainer",
+    # Of NVFlare's own, the job `census` needs these.
+    "nvflare.app_common.executors.statistics.statistics_executor.StatisticsExecutor",
+    "nvflare.app_common.statistics.json_stats_file_persistor.JsonStatsFileWriter",
+    "nvflare.app_common.workflows.statistics_controller.StatisticsController",
+)
+# What version 0.3 allowed.
+_FORMER_PREFIX = "federation."
 RESOURCES, AUTHORIZATION = "resources.json", "authorization.json"
 _LOG_STREAMER = "site_log_streamer"
 # The rights that NVFlare means by "any" for a role.
 _RIGHTS = ("submit_job", "clone_job", "manage_job", "download_job", "view", "operate")
-_ADMIN = {**dict.fromkeys((*_RIGHTS, "shell_commands"), "any")}
+_ADMIN = dict.fromkeys((*_RIGHTS, "shell_commands", "get_job_log"), "any")
+# With these the coordinator's shell reads files at a participant: cat, grep, head, ls, tail.
+_READING_FILES = ("shell_commands", "get_job_log")
 
 
 def read_local(folder: Path, name: str, missing: dict[str, Any]) -> dict[str, Any]:
@@ -44,10 +68,11 @@ def write_local(folder: Path, name: str, content: dict[str, Any]) -> Path:
 
 
 def allow(local_dir: str | Path) -> Path:
-    """Let a participant build this package's components in jobs that carry no code.
+    """Let a participant build `COMPONENTS` in jobs that carry no code, and nothing else.
 
     NVFlare builds only listed classes unless a job brings code of its own, which a secure
-    federation forbids.
+    federation forbids. Its default list holds more than our jobs need, so it is not taken over; the
+    classes that a participant has listed itself stay.
 
     Args:
         local_dir: the folder with `resources.json`, or its default.
@@ -56,14 +81,20 @@ def allow(local_dir: str | Path) -> Path:
         The file that was written.
 
     Raises:
-        ValueError: what is there is no mapping.
+        ValueError: what is there is no mapping, or the participant's own list allows more than
+            classes by their full names.
     """
     folder = Path(local_dir)
     resources = read_local(folder, RESOURCES, {"format_version": 2})
-    listed = list(resources.get(CLASS_ALLOW_LIST, DEFAULT_CLASS_ALLOW_LIST))
-    if PREFIX not in listed:
-        listed.append(PREFIX)
-    resources[CLASS_ALLOW_LIST] = listed
+    former = {*DEFAULT_CLASS_ALLOW_LIST, *COMPONENTS, _FORMER_PREFIX}
+    own = [name for name in resources.get(CLASS_ALLOW_LIST, ()) if name not in former]
+    if wide := [name for name in own if name == "*" or str(name).endswith(".")]:
+        raise ValueError(
+            f"{folder / RESOURCES}: expected {CLASS_ALLOW_LIST} to name classes in full, got "
+            f"{wide}, which lets a job run any command. Take it out, or name the classes."
+        )
+    resources[CLASS_ALLOW_LIST] = [*own, *COMPONENTS]
+    resources[CLASS_LIST_ENFORCEMENT_MODE] = ClassListEnforcementMode.ENFORCE.value
     return write_local(folder, RESOURCES, resources)
 
 
@@ -81,13 +112,25 @@ def keep_logs_home(local_dir: str | Path) -> Path:
 
 def forbid_code(local_dir: str | Path) -> Path:
     """Refuse jobs that bring code of their own, whoever submits them."""
-    folder = Path(local_dir)
+    return _limit(Path(local_dir), ("byoc",))
+
+
+def forbid_reading(local_dir: str | Path) -> Path:
+    """Refuse the commands with which a coordinator reads files of a site, whoever asks.
+
+    A site's log may name cases and paths.
+    """
+    return _limit(Path(local_dir), _READING_FILES)
+
+
+def _limit(folder: Path, rights: Sequence[str]) -> Path:
+    """Take rights from every role."""
     content = read_local(folder, AUTHORIZATION, {"format_version": "1.0", "permissions": {}})
     permissions = content.setdefault("permissions", {})
     permissions.setdefault("project_admin", "any")
-    for role, rights in permissions.items():
-        written_out = dict(_ADMIN) if rights == "any" else dict(rights)
-        permissions[role] = {**written_out, "byoc": "none"}
+    for role, held in permissions.items():
+        written_out = dict(_ADMIN) if held == "any" else dict(held)
+        permissions[role] = {**written_out, **dict.fromkeys(rights, "none")}
     return write_local(folder, AUTHORIZATION, content)
 
 

@@ -4,7 +4,11 @@ import json
 
 import pytest
 from federation.kit import prepare
+from federation.policy import COMPONENTS
 from federation.settings import find_site
+
+# Rights that nobody has at a site.
+TAKEN = ("byoc", "shell_commands", "get_job_log")
 
 
 def make(folder, server=False):
@@ -27,10 +31,12 @@ def test_a_site_gets_its_settings_and_policies(tmp_path, monkeypatch):
     }
     assert site.state_dir == kit / "state"
     resources = json.loads((kit / "local" / "resources.json").read_text())
-    assert "federation." in resources["class_allow_list"]
+    assert resources["class_allow_list"] == list(COMPONENTS)
     assert resources["allow_log_streaming"] is False
     rights = json.loads((kit / "local" / "authorization.json").read_text())["permissions"]
-    assert rights["project_admin"]["byoc"] == "none"
+    taken = {right: rights["project_admin"][right] for right in TAKEN}
+    assert taken == dict.fromkeys(TAKEN, "none")
+    assert rights["project_admin"]["submit_job"] == "any"
 
 
 def test_a_server_keeps_its_jobs_to_itself(tmp_path):
@@ -42,6 +48,14 @@ def test_a_server_keeps_its_jobs_to_itself(tmp_path):
     assert resources["components"][0]["args"]["uri_root"] == str(kit / "job_store" / "jobs")
     assert "allow_log_streaming" not in resources
     assert not (kit / "local" / "authorization.json").exists()
+
+
+def test_a_server_gives_its_log_to_the_administrator_who_may_read_it(tmp_path):
+    kit = make(tmp_path / "localhost", server=True)
+    prepare(str(kit))
+    rights = json.loads((kit / "local" / "authorization.json").read_text())["permissions"]
+    assert rights["project_admin"]["get_job_log"] == "any"
+    assert rights["project_admin"]["byoc"] == "none"
 
 
 def test_a_wrong_setting_leaves_no_file(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import json
 import os
 import re
 import shutil
@@ -214,6 +215,7 @@ class Deployment:
         self.kits = folder / "deployment" / "patchwork" / "prod_00"
         self.environment = _environment(folder / "home", *([path] if path else []))
         self.daemons: list[subprocess.Popen] = []
+        self.session: subprocess.Popen | None = None
         (folder / "home").mkdir()
 
     def run(self, *words: str, fine: bool = True) -> str:
@@ -274,12 +276,31 @@ class Deployment:
         found = re.search(r"job_id: (\S+)", told)
         return found.group(1) if found else told
 
+    def ask(self, method: str, *words: Any) -> dict[str, Any]:
+        """Call a method of the administrator's session: `answer`, or `error` and its text."""
+        if self.session is None:
+            script = str(Path(__file__).with_name("admin_session.py"))
+            self.session = subprocess.Popen(
+                [sys.executable, script, ADMIN, str(self.kits / ADMIN)],
+                env=self.environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+            )
+        self.session.stdin.write(json.dumps([method, *words]) + "\n")
+        self.session.stdin.flush()
+        for line in self.session.stdout:
+            # NVFlare may print something in between.
+            with contextlib.suppress(ValueError):
+                return json.loads(line)
+        raise AssertionError("the administrator's session has ended")
+
     def job_status(self, job: str) -> str:
-        lines = self.nvflare("job", "list", fine=False).splitlines()
-        return next((line for line in lines if job in line), "")
+        return str(self.ask("get_job_status", job).get("answer"))
 
     def wait_for_job(self, job: str) -> None:
-        self.wait_for(lambda: "FINISHED" in self.job_status(job), 600, "the job to finish", ASKING)
+        self.wait_for(lambda: "FINISHED" in self.job_status(job), 600, "the job to finish")
 
     def state(self, federation: str) -> Path:
         """Where the server keeps a federation's stages."""
@@ -295,6 +316,7 @@ class Deployment:
             except OSError:
                 continue
             mine = str(self.kits) in command or place.startswith(str(self.kits))
+            mine &= self.session is None or int(path.name) != self.session.pid
             if mine and all(word in f"{command} {place}" for word in words):
                 found.append(int(path.name))
         return found
@@ -317,6 +339,9 @@ class Deployment:
         return len(killed)
 
     def stop(self) -> None:
+        if self.session is not None:
+            self.session.kill()
+            self.session.communicate()
         self.kill()
         for daemon in self.daemons:
             daemon.wait(timeout=60)

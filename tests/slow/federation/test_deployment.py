@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 ROOT = Path(bundle.ROOT)
 SITES = {"site-1": "t1+t1ce+t2+flair", "site-2": "t2"}
-MEMBER = "member@hospital-2.org"
+MEMBER, LEAD = "member@hospital-2.org", "lead@hospital-1.org"
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +129,49 @@ def test_a_job_that_brings_code_does_not_run(deployment):
     else:
         assert "byoc" in told.lower(), told
     assert not (deployment.state("code") / "train" / ROUNDS).exists()
+
+
+def test_a_job_without_code_runs_no_command(deployment):
+    """NVFlare's executor runs what a job names, and a module of ours has it among its names."""
+    folder, mark = deployment.write_job("attack", "--rounds", "1"), deployment.folder / "ran"
+    run = {"execution_mode": "external_process", "command": ["bash", "-c", f"id >> {mark}-$$"]}
+    for side, path, part in (
+        ("client", "federation.site.executor.ClientAPIExecutor", {"args": run}),
+        ("server", "federation.kit.prepare", {"args": {"folder": str(deployment.folder)}}),
+    ):
+        config = folder / "app" / "config" / f"config_fed_{side}.json"
+        content = json.loads(config.read_text(encoding="utf-8"))
+        component = {"path": path, **part}
+        if side == "client":
+            content["executors"][0]["executor"] = component
+        else:
+            content["components"].append({"id": "added", **component})
+        config.write_text(json.dumps(content), encoding="utf-8")
+    job = deployment.submit(folder, who=LEAD)
+    deployment.wait_for_job(job)
+    assert "COMPLETED" not in deployment.job_status(job)
+    assert list(deployment.folder.glob("ran-*")) == []
+    for name, path in (
+        ("localhost", "federation.kit.prepare"),
+        *((site, "federation.site.executor.ClientAPIExecutor") for site in SITES),
+    ):
+        told = (deployment.folder / f"{name}.out").read_text()
+        assert re.search(f"Component '{re.escape(path)}' at config path .* is not in allow", told)
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_the_coordinators_shell_reads_no_file_of_a_site(deployment, finished, site):
+    job, _ = finished
+    for question in (
+        ("cat_target", site, None, f"{job}/log.txt"),
+        ("grep_target", site, None, ".", "log.txt"),
+        ("ls_target", site),
+    ):
+        told = deployment.ask(*question)
+        assert told["error"] == "AuthorizationError", told
+    # The server's own log is no site's: its administrator may read it.
+    told = deployment.ask("cat_target", "server", None, "log.txt")
+    assert "ServerDeployer" in told["answer"]
 
 
 def test_the_server_knows_only_this_machine(deployment):
