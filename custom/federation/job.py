@@ -24,7 +24,6 @@ _REQUEST_INTERVAL = 0.1
 # Packages that every participant has installed, so that jobs carry no code.
 _INSTALLED = ["bundle", "federation"]
 # The file in which a site counts its private releases, in its own folder.
-_ACCOUNT = "privacy_account.json"
 
 
 @dataclass(frozen=True)
@@ -146,7 +145,7 @@ class ModalityRecipe(Recipe):
     def _add_result_filters(self, job: FedJob, task: str, spared: Sequence[str]) -> None:
         plan, back = self.plan, {"filter_type": FilterType.TASK_RESULT, "tasks": [task]}
         if plan.privacy is not None:
-            noise = GaussianPrivacy(**asdict(plan.privacy), record=_ACCOUNT)
+            noise = GaussianPrivacy(**asdict(plan.privacy))
             job.to_clients(noise, **back)
         if plan.half_precision:
             job.to_clients(HalfPrecision(spared), **back)

@@ -92,6 +92,16 @@ def find_secrets():
     return search
 
 
+@pytest.fixture
+def state_dir(tmp_path, monkeypatch):
+    """Give the folder in which the sites' settings say that they keep their state."""
+    from federation.settings import VARIABLE
+
+    (tmp_path / "site.yaml").write_text("state_dir: state")
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "site.yaml"))
+    return tmp_path / "state"
+
+
 def _texts(value, where, seen):
     """Yield every text with where it stands; every object once."""
     if isinstance(value, str | PurePath):

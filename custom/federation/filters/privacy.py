@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from nvflare.apis.dxo import DXO, DataKind, MetaKey
 from nvflare.apis.dxo_filter import DXOFilter
@@ -21,6 +22,8 @@ from federation.protocol.message_values import alike, as_state
 from federation.protocol.messages import PRIVACY
 from federation.settings import find_site
 
+# What a site has spent of its privacy, in all jobs together.
+ACCOUNT = "privacy_account.json"
 # Two updates of norm C each can be 2 C apart.
 _SENSITIVITY_PER_NORM = 2
 
@@ -46,6 +49,50 @@ def clip(update: Mapping[str, Tensor], norm: float) -> dict[str, Tensor]:
     return {key: value * scale for key, value in doubles.items()}
 
 
+def new_key() -> int:
+    """Draw 128 bits from the system's entropy."""
+    return secrets.randbits(128)
+
+
+def gaussian_noise(update: Mapping[str, Tensor], deviation: float, key: int) -> dict[str, Tensor]:
+    """Draw noise for every number of an update.
+
+    PyTorch's generator on a CPU uses 32 bits of its seed: whoever sees a release finds them within
+    minutes, and takes the noise off. This one uses all 128.
+
+    Args:
+        update: tensors, whose names and shapes count.
+        deviation: the noise's standard deviation.
+        key: 128 bits, of which nobody knows any, for one release alone.
+
+    Returns:
+        float64 tensors of the same names and shapes.
+
+    Source: Philox 4x64, Salmon et al. 2011.
+    """
+    generator = np.random.Generator(np.random.Philox(key=key))
+    return {
+        name: deviation * torch.from_numpy(generator.standard_normal(tuple(value.shape)))
+        for name, value in update.items()
+    }
+
+
+def account_of(fl_ctx: FLContext) -> Path:
+    """Find the site's privacy account.
+
+    Raises:
+        ValueError: the site's settings name no folder for what must outlast a job.
+    """
+    name = fl_ctx.get_identity_name()
+    state_dir = find_site(name, fl_ctx.get_prop(FLContextKey.APP_ROOT) or ".").state_dir
+    if state_dir is None:
+        raise ValueError(
+            f"{name}: expected state_dir in the site's settings, for the privacy account of all "
+            "its jobs, found none. Nothing was sent. Run python -m federation.kit, or set it."
+        )
+    return state_dir / ACCOUNT
+
+
 class GaussianPrivacy(DXOFilter):
     """Client filter: clips the whole update's L2 norm, adds noise, and tells epsilon and delta.
 
@@ -57,18 +104,21 @@ class GaussianPrivacy(DXOFilter):
 
     Put it before `HalfPrecision`: what happens to a private message costs no privacy.
 
+    A site has one account for all its jobs, in the folder of its own settings that holds its state
+    (`federation.settings`). A job chooses neither the account nor the noise.
+
     Args:
         clip_norm: C, above 0.
         noise_multiplier: the noise's standard deviation divided by 2 C, above 0.
         delta: see `Accountant`.
         refused: patterns of what must not be in a private message. Additive statistics above all:
             they are sums over patients, which noise of this size does not protect.
-        record: see `Accountant`. A relative path starts in the folder where the site keeps its
-            state (`federation.settings`), so that the account goes on from job to job.
-        seed: for tests; None = from the system's entropy, whatever the seed of the training is.
 
     Raises:
         ValueError: a clip norm or noise of 0, with which epsilon is infinite, or below.
+
+    The noise is drawn in double precision and rounded with the update. In theory the lowest bits of
+    such a sum tell something of the update (Mironov 2012); the account does not know of that.
     """
 
     def __init__(
@@ -77,8 +127,6 @@ class GaussianPrivacy(DXOFilter):
         noise_multiplier: float,
         delta: float = 1e-5,
         refused: Sequence[str] = (),
-        record: str | None = None,
-        seed: int | None = None,
     ) -> None:
         super().__init__([DataKind.WEIGHT_DIFF], [DataKind.WEIGHT_DIFF])
         if not (0 < clip_norm < math.inf and 0 < noise_multiplier < math.inf):
@@ -88,12 +136,7 @@ class GaussianPrivacy(DXOFilter):
                 "train without privacy, leave this filter out."
             )
         self.clip_norm, self.noise_multiplier, self.delta = clip_norm, noise_multiplier, delta
-        self.refused, self.record, self.seed = refused, record, seed
-        # A record is read with the first message: before, nobody knows the site.
-        self.accountant = Accountant(delta) if record is None else None
-        # The seed of PyTorch's global one is in the config: anybody could subtract its noise.
-        self._generator = torch.Generator()
-        self._generator.manual_seed(secrets.randbits(63) if seed is None else seed)
+        self.refused = refused
 
     def process_dxo(self, dxo: DXO, shareable: Shareable, fl_ctx: FLContext) -> DXO:
         """Return a private copy of a message.
@@ -103,35 +146,26 @@ class GaussianPrivacy(DXOFilter):
         """
         update = as_state(dxo.data, "the update")
         self._check(update)
-        if self.accountant is None:
-            self.accountant = Accountant(self.delta, self._record_path(fl_ctx))
+        # Read anew for each release: another job of the site may have spent since.
+        accountant = Accountant(self.delta, account_of(fl_ctx))
         clipped = clip(update, self.clip_norm)
-        self.accountant.spend(self.noise_multiplier)
+        accountant.spend(self.noise_multiplier)
         deviation = self.noise_multiplier * _SENSITIVITY_PER_NORM * self.clip_norm
-        data = {}
-        for key, value in clipped.items():
-            noise = torch.randn(value.shape, generator=self._generator, dtype=torch.float64)
-            noisy = (value + deviation * noise).to(update[key].dtype)
-            data[key] = alike(noisy, dxo.data[key])
-        site = fl_ctx.get_identity_name() if fl_ctx is not None else ""
-        statement = self.accountant.statement()
-        self.log_info(fl_ctx, f"privacy of {site or 'this site'} {statement}")
+        noise = gaussian_noise(clipped, deviation, new_key())
+        data = {
+            key: alike((value + noise[key]).to(update[key].dtype), dxo.data[key])
+            for key, value in clipped.items()
+        }
+        statement = accountant.statement()
+        self.log_info(fl_ctx, f"privacy of {fl_ctx.get_identity_name()} {statement}")
         meta = {k: v for k, v in dxo.meta.items() if k != MetaKey.FILTER_HISTORY}
         meta[PRIVACY] = {
-            "epsilon": self.accountant.epsilon(),
+            "epsilon": accountant.epsilon(),
             "delta": self.delta,
-            "releases": self.accountant.releases,
+            "releases": accountant.releases,
             "statement": statement,
         }
         return DXO(dxo.data_kind, data=data, meta=meta)
-
-    def _record_path(self, fl_ctx: FLContext | None) -> Path:
-        path = Path(self.record)
-        if path.is_absolute() or fl_ctx is None:
-            return path
-        app_root = fl_ctx.get_prop(FLContextKey.APP_ROOT) or "."
-        site = find_site(fl_ctx.get_identity_name(), app_root)
-        return (site.state_dir or Path(app_root)) / path
 
     def _check(self, update: Mapping[str, Tensor]) -> None:
         for key, value in update.items():

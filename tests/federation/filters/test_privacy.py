@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 from federation.filters.accountant import Accountant
-from federation.filters.privacy import GaussianPrivacy, clip
+from federation.filters.privacy import GaussianPrivacy, clip, gaussian_noise, new_key
 from federation.protocol.messages import PRIVACY
 from nvflare.apis.dxo import DXO, DataKind, from_shareable
+from nvflare.apis.fl_constant import ReservedKey
 from nvflare.apis.fl_context import FLContext
 
 
@@ -14,8 +15,13 @@ def norm(update):
     return sum(float(value.double().square().sum()) for value in update.values()) ** 0.5
 
 
+pytestmark = pytest.mark.usefixtures("state_dir")
+
+
 def filtered(privacy, data, kind=DataKind.WEIGHT_DIFF):
-    return from_shareable(privacy.process(DXO(kind, data=data).to_shareable(), FLContext()))
+    context = FLContext()
+    context.set_prop(ReservedKey.IDENTITY_NAME, "site-1", private=False, sticky=False)
+    return from_shareable(privacy.process(DXO(kind, data=data).to_shareable(), context))
 
 
 def test_a_long_update_is_shortened_and_a_short_one_stays():
@@ -32,9 +38,16 @@ def test_what_is_not_finite_is_not_clipped_but_refused(bad):
         clip({"a": torch.tensor([bad])}, 1.0)
 
 
-def test_the_noise_has_the_deviation_that_the_accountant_counts():
+@pytest.fixture
+def known_keys(monkeypatch):
+    """Let every release take the next of these keys."""
+    keys = iter(range(1, 100))
+    monkeypatch.setattr("federation.filters.privacy.new_key", lambda: next(keys))
+
+
+def test_the_noise_has_the_deviation_that_the_accountant_counts(known_keys):
     clip_norm, multiplier = 0.5, 1.5
-    privacy = GaussianPrivacy(clip_norm, multiplier, seed=0)
+    privacy = GaussianPrivacy(clip_norm, multiplier)
     sent = filtered(privacy, {"a": torch.full((200, 500), 7.0)})
     noise = sent.data["a"].double() - clip_norm / 100_000**0.5
     # Two clipped updates can be twice the norm apart.
@@ -44,7 +57,7 @@ def test_the_noise_has_the_deviation_that_the_accountant_counts():
 
 
 def test_it_tells_epsilon_and_delta_of_all_rounds():
-    privacy = GaussianPrivacy(1.0, 2.0, delta=1e-6, seed=0)
+    privacy = GaussianPrivacy(1.0, 2.0, delta=1e-6)
     expected = Accountant(1e-6)
     for number in range(1, 4):
         told = filtered(privacy, {"a": torch.ones(3)}).meta[PRIVACY]
@@ -57,7 +70,7 @@ def test_it_tells_epsilon_and_delta_of_all_rounds():
 
 def test_the_message_is_a_copy_and_arrays_stay_arrays():
     data = {"a": np.ones(3, dtype=np.float32), "b": torch.ones(2)}
-    sent = filtered(GaussianPrivacy(1.0, 1.0, seed=0), data)
+    sent = filtered(GaussianPrivacy(1.0, 1.0), data)
     assert isinstance(sent.data["a"], np.ndarray)
     assert isinstance(sent.data["b"], torch.Tensor)
     assert data["a"].tolist() == [1, 1, 1]
@@ -72,10 +85,55 @@ def test_the_noise_is_not_that_of_the_training_seed():
     assert not torch.equal(*sent)
 
 
-def test_each_round_has_noise_of_its_own():
-    privacy = GaussianPrivacy(1.0, 1.0, seed=0)
-    one, other = (filtered(privacy, {"a": torch.zeros(8)}).data["a"] for _ in range(2))
+def test_each_release_has_a_key_of_its_own_and_leaves_no_generator_behind(monkeypatch):
+    privacy, update = GaussianPrivacy(1.0, 1.0), {"a": torch.zeros(8)}
+    one, other = (filtered(privacy, update).data["a"] for _ in range(2))
     assert not torch.equal(one, other)
+    # Nothing but the key decides: with one key, a later release has the noise of the first.
+    monkeypatch.setattr("federation.filters.privacy.new_key", lambda: 5)
+    one, other = (filtered(privacy, update).data["a"] for _ in range(2))
+    assert torch.equal(one, other)
+    held = vars(privacy).values()
+    assert not [x for x in held if isinstance(x, (torch.Generator, np.random.Generator))]
+
+
+def test_every_bit_of_a_key_counts():
+    update = {"a": torch.zeros(16), "b": torch.zeros(3, 2)}
+    drawn = [gaussian_noise(update, 1.0, 7 + 2**bit)["a"] for bit in (8, 31, 32, 63, 64, 127)]
+    drawn.append(gaussian_noise(update, 1.0, 7)["a"])
+    assert len({tuple(noise.tolist()) for noise in drawn}) == len(drawn)
+    # The tensors of one update do not share their noise.
+    noise = gaussian_noise(update, 2.0, 7)
+    assert noise["b"].shape == (3, 2)
+    assert not torch.equal(noise["a"][:6], noise["b"].flatten())
+    assert torch.equal(noise["a"], 2 * drawn[-1])
+
+
+def test_keys_have_128_bits():
+    keys = [new_key() for _ in range(64)]
+    assert len(set(keys)) == len(keys)
+    # That none of 64 keys has its highest bits set happens once in 2^64 times.
+    assert max(keys).bit_length() == 128
+    assert max(key % 2**64 for key in keys).bit_length() == 64
+
+
+def test_all_jobs_of_a_site_spend_from_one_account(state_dir):
+    one, other = GaussianPrivacy(1.0, 2.0), GaussianPrivacy(1.0, 2.0)
+    for number, job in enumerate((one, other, one), 1):
+        assert filtered(job, {"a": torch.ones(3)}).meta[PRIVACY]["releases"] == number
+    assert [path.name for path in state_dir.iterdir()] == ["privacy_account.json"]
+
+
+@pytest.mark.parametrize("chosen", ["seed", "record"])
+def test_a_job_chooses_neither_the_noise_nor_the_account(chosen):
+    with pytest.raises(TypeError, match=f"unexpected keyword argument '{chosen}'"):
+        GaussianPrivacy(1.0, 1.0, **{chosen: 0})
+
+
+def test_without_a_place_for_the_account_nothing_is_sent(tmp_path, state_dir):
+    (tmp_path / "site.yaml").write_text("device: cpu")
+    with pytest.raises(ValueError, match=r"site-1: expected state_dir in the site's settings"):
+        filtered(GaussianPrivacy(1.0, 1.0), {"a": torch.ones(3)})
 
 
 @pytest.mark.parametrize(
@@ -85,11 +143,11 @@ def test_each_round_has_noise_of_its_own():
         ({"n_averaged": torch.tensor(3)}, r"'n_averaged' \(torch.int64\)"),
     ],
 )
-def test_what_noise_does_not_protect_is_refused_and_nothing_is_spent(data, named):
+def test_what_noise_does_not_protect_is_refused_and_nothing_is_spent(data, named, state_dir):
     privacy = GaussianPrivacy(1.0, 1.0, refused=[r"^bank\."])
     with pytest.raises(ValueError, match=rf"expected an update of parameters alone, got {named}"):
         filtered(privacy, {"a": torch.ones(1), **data})
-    assert privacy.accountant.releases == 0
+    assert not state_dir.exists()
 
 
 @pytest.mark.parametrize(("clip_norm", "noise"), [(1, 0), (0, 1), (1, -1), (float("inf"), 1)])

@@ -8,6 +8,7 @@ from federation.filters.half_precision import FullPrecision, HalfPrecision
 from federation.filters.privacy import GaussianPrivacy
 from federation.protocol.identity import Identity
 from federation.protocol.messages import read_message, to_message
+from nvflare.apis.fl_constant import ReservedKey
 from nvflare.apis.fl_context import FLContext
 from nvflare.app_common.abstract.fl_model import FLModel, ParamsType
 from nvflare.app_common.utils.fl_model_utils import FLModelUtils
@@ -17,7 +18,9 @@ def received(message, *filters, site="A"):
     """Send a message through filters and NVFlare's conversions, as its controller gets it."""
     shareable = FLModelUtils.to_shareable(message)
     for part in filters:
-        shareable = part.process(shareable, FLContext())
+        context = FLContext()
+        context.set_prop(ReservedKey.IDENTITY_NAME, site, private=False, sticky=False)
+        shareable = part.process(shareable, context)
     arrived = FLModelUtils.from_shareable(shareable)
     arrived.meta["client_name"] = site
     return arrived
@@ -48,12 +51,12 @@ def test_arrays_become_tensors_and_other_things_are_left_to_be_refused(contribut
     assert back.update["network.first.weight"] == ["text"]
 
 
-def test_through_privacy_and_half_precision(contribute, exchange, state):
+def test_through_privacy_and_half_precision(contribute, exchange, state, state_dir):
     given = contribute()
     statistics = ("bank.counts", "dice_sums", "teacher.n_averaged")
     update = {key: value for key, value in given.update.items() if key not in statistics}
     message = to_message(replace(given, update=update))
-    arrived = received(message, GaussianPrivacy(1.0, 0.5, seed=0), HalfPrecision(), FullPrecision())
+    arrived = received(message, GaussianPrivacy(1.0, 0.5), HalfPrecision(), FullPrecision())
     back = read_message(arrived)
     assert back.bytes == 2 * sum(value.numel() for value in update.values())
     assert back.privacy["releases"] == 1
