@@ -22,9 +22,25 @@ from federation.protocol.identity import (
 )
 
 _CONFIG_NAME = re.compile(r"\w+\.(json|yaml)")
-_STAGE_NAME = re.compile(r"[A-Za-z]\w*")
+_STAGE_NAME = re.compile(r"[A-Za-z]\w*", re.ASCII)
+_NAME = re.compile(r"[A-Za-z0-9][\w-]{0,63}", re.ASCII)
 # Not _target_ and its kin, which name what is run.
 _ID = re.compile(r"[A-Za-z0-9]\w*((#|::)[A-Za-z0-9]\w*)*")
+# All that a job may set: what is learnt, and how. Folders, files, checks, devices and what MONAI's
+# workflow itself takes (such as where to report to) are the site's own.
+JOB_SETTINGS = (
+    *("modalities", "regions", "spacing", "roi_size", "window_batch", "seed"),
+    *("filters", "blocks_down", "deep_supervision", "hypernetwork", "rescale", "encoders"),
+    *("batch_size", "samples_per_case", "epoch_samples", "learning_rate", "prompt_source"),
+    *("data_side", "model_side"),
+    *("masking", "patch", "descriptor_patch", "distribution"),
+    *("marginal_weight", "conditional_weight"),
+    *("warm_up_epochs", "election_interval", "election_required", "distillation_weight"),
+    *("teaching", "skips"),
+    *("subsets_per_step", "decouple", "reduction"),
+    *("specialist_subset", "train#dataloader#batch_size", "lr_scheduler#total_iters"),
+    *("exchange#additive_statistics", "exchange#private_parameters", "channels_last"),
+)
 # What MONAI reads as an expression, a reference or another file.
 _MEANINGFUL = ("$", "@", "%")
 
@@ -43,14 +59,14 @@ class Stage:
         configs: names of files in configs/, merged from left to right.
         rounds: how many rounds it lasts; 0 = it is only evaluated.
         local_epochs: a site's passes over its data in each round.
-        settings: ids of the configs and their plain values, as a mapping or as pairs.
+        settings: ids of `JOB_SETTINGS` and their plain values, as a mapping or as pairs.
         section: the section of a site's datalist on whose cases it scores the global model.
         identity: the bundle that the job was made with, `Identity` as a dict; None = the one that
             the server has. Every site must have it too.
 
     Raises:
-        ValueError: a malformed name, a number of rounds below 0 or of epochs below 1, or a value
-            that MONAI would run.
+        ValueError: a malformed name, a number of rounds below 0 or of epochs below 1, an id that
+            is not a job's to set, or a value that MONAI would run.
     """
 
     task: str
@@ -83,6 +99,12 @@ class Stage:
         for key, value in self.settings.items():
             if not _ID.fullmatch(str(key)):
                 raise ValueError(f"stage {self.task}: expected an id of the configs, got {key!r}")
+            if str(key).replace("::", "#") not in JOB_SETTINGS:
+                raise ValueError(
+                    f"stage {self.task}: expected a setting that a job may have, got {key!r}. Put "
+                    "it into a config of the bundle, which every site installs for itself, or into "
+                    f"a site's own settings. A job may set {', '.join(JOB_SETTINGS)}."
+                )
             check_plain(value, f"stage {self.task}, setting {key}")
 
     @property
@@ -150,6 +172,24 @@ def read_workflow(stage: Stage, overrides: Mapping[str, Any]) -> ConfigWorkflow:
         workflow_type="train",
         **{**stage.settings, **overrides},
     )
+
+
+def check_name(value: Any, what: str) -> str:
+    """Refuse a name that could lead out of the folder of that name.
+
+    Args:
+        value: a job's text.
+        what: whose name it is, for the message.
+
+    Raises:
+        ValueError: it is no name.
+    """
+    if not isinstance(value, str) or not _NAME.fullmatch(value):
+        raise ValueError(
+            f"{what}: expected a name of letters, digits, _ and -, at most 64 long, got "
+            f"{value!r:.100}. It names a folder: write the job with another one."
+        )
+    return value
 
 
 def check_plain(value: Any, whose: str) -> None:

@@ -15,7 +15,7 @@ from nvflare.app_common.abstract.model import ModelLearnable, ModelLearnableKey
 from nvflare.app_opt.pt.file_model_persistor import PTFileModelPersistor
 
 from bundle.training.weights import load_pretrained
-from federation.protocol.stages import read_stages, read_workflow
+from federation.protocol.stages import check_name, read_stages, read_workflow
 from federation.server.checkpoint import export_model
 from federation.settings import find_site
 
@@ -41,7 +41,7 @@ class BundlePersistor(PTFileModelPersistor):
             `pretrained_part`; None = none.
 
     Raises:
-        ValueError: as in `Stage`.
+        ValueError: as in `Stage` and `check_name`.
     """
 
     _always_serialize_args = ("federation", "stage", "resume")
@@ -59,6 +59,9 @@ class BundlePersistor(PTFileModelPersistor):
             allow_numpy_conversion=False,
             load_device="cpu",
         )
+        check_name(federation, "federation")
+        if pretrained is not None:
+            check_name(pretrained, "pretrained")
         self.federation, self.stage = federation, stage
         self.resume, self.pretrained = resume, pretrained
         self.training = next(iter(read_stages([stage]).values()))

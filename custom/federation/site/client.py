@@ -36,7 +36,7 @@ from federation.protocol.messages import (
     refusal,
     to_message,
 )
-from federation.protocol.stages import Stage, installed_identity, read_stages
+from federation.protocol.stages import Stage, check_name, installed_identity, read_stages
 from federation.settings import Site, find_site
 from federation.site.local_training import LocalTraining, peak_memory_mib
 from federation.site.patient_names import identifiers, presentable
@@ -55,7 +55,7 @@ class Client:
     """
 
     def __init__(self, site: Site, federation: str, stages: Sequence[Mapping[str, Any]]) -> None:
-        self.site, self.federation = site, federation
+        self.site, self.federation = site, check_name(federation, "federation")
         self.stages = read_stages(stages)
         self._current: tuple[str, LocalTraining, SiteState] | None = None
 

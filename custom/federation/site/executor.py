@@ -16,7 +16,7 @@ from nvflare.app_common.executors.client_api.external_process_backend import Ext
 from nvflare.app_common.executors.client_api_executor import ClientAPIExecutor, ExecutionMode
 from nvflare.client.config import ExchangeFormat, TransferType
 
-from federation.protocol.stages import read_stages
+from federation.protocol.stages import check_name, read_stages
 
 _TRAINER = "federation.site.client"
 _HEARTBEAT_TIMEOUT = 120.0
@@ -37,7 +37,7 @@ class BundleTrainer(ClientAPIExecutor):
         launch_timeout: seconds that a trainer may take to start.
 
     Raises:
-        ValueError: as in `Stage`.
+        ValueError: as in `Stage` and `check_name`.
     """
 
     _always_serialize_args = ("federation", "stages", "own_process")
@@ -49,6 +49,7 @@ class BundleTrainer(ClientAPIExecutor):
         own_process: bool = True,
         launch_timeout: float = 300.0,
     ) -> None:
+        check_name(federation, "federation")
         read_stages(stages)
         arguments = {
             "federation": federation,

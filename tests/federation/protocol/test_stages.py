@@ -1,15 +1,22 @@
 from __future__ import annotations
 
+import inspect
 import json
+from pathlib import Path
 
 import pytest
+import yaml
 from federation.protocol.stages import (
+    JOB_SETTINGS,
     Stage,
     check_plain,
     installed_identity,
     read_stages,
     read_workflow,
 )
+from monai.bundle import ConfigWorkflow
+
+import bundle
 
 CONFIGS = ["train.json", "federation.yaml"]
 
@@ -50,8 +57,74 @@ def test_a_stage_that_makes_no_sense_is_refused(changes, message):
     ["$import os", " $1", "@optimizer", "%other.json", ["fine", "$x"], {"_target_": "os.system"}],
 )
 def test_what_monai_would_run_is_no_setting(value):
-    with pytest.raises(ValueError, match="setting x: expected a"):
-        Stage("train", CONFIGS, 1, settings={"x": value})
+    with pytest.raises(ValueError, match="setting skips: expected a"):
+        Stage("train", CONFIGS, 1, settings={"skips": value})
+
+
+# A site's own ids, parts of the configs that name classes, and arguments of MONAI's workflow: where
+# it reports to, what it writes, what runs before it.
+FORBIDDEN = [
+    "dataset_dir",
+    "datalist_file",
+    "output_dir",
+    "ckpt_dir",
+    "cache_dir",
+    "prompt_file",
+    "pretrained_file",
+    "model_file",
+    "state_file",
+    "bundle_root",
+    "check",
+    "on_bad_case",
+    "device",
+    "num_workers",
+    "amp",
+    "resume",
+    "save_interval",
+    "pictures",
+    "tracking",
+    "tracking_uri",
+    "save_execute_config",
+    "meta_file",
+    "logging_file",
+    "config_file",
+    "init_id",
+    "run_id",
+    "final_id",
+    "workflow_type",
+    "properties_path",
+    "initialize",
+    "run",
+    "finalize",
+    "imports",
+    "root_check",
+    "validate::handlers",
+    "train#handlers",
+    "train#dataset#data",
+    "datalist#sections",
+    "exchange",
+    "training_cases",
+]
+
+
+@pytest.mark.parametrize("name", FORBIDDEN)
+def test_a_job_sets_no_path_no_check_and_nothing_of_monais_workflow(name):
+    with pytest.raises(ValueError, match=f"expected a setting that a job may have, got '{name}'"):
+        Stage("train", CONFIGS, 1, settings={name: "x"})
+
+
+def test_every_argument_of_monais_workflow_is_forbidden():
+    own = set(inspect.signature(ConfigWorkflow.__init__).parameters) - {"self", "override"}
+    assert own <= set(FORBIDDEN)
+    assert not own & set(JOB_SETTINGS)
+
+
+def test_every_setting_of_a_job_is_an_id_of_the_configs():
+    known = set()
+    for path in (Path(bundle.ROOT) / "configs").iterdir():
+        if path.suffix in (".json", ".yaml"):
+            known |= set(yaml.safe_load(path.read_text(encoding="utf-8")))
+    assert {name.partition("#")[0] for name in JOB_SETTINGS} <= known
 
 
 @pytest.mark.parametrize("value", [1, 0.5, "cpu", True, None, [1, [2, "t1+t2"]]])

@@ -15,7 +15,7 @@ from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.apis.signal import Signal
 from nvflare.app_common.executors.client_api.external_process_backend import ExternalProcessBackend
 
-STAGES = [Stage("train", ["train.json"], 2, settings={"datalist": "a b"}).to_dict()]
+STAGES = [Stage("train", ["train.json"], 2, settings={"prompt_source": "a b"}).to_dict()]
 
 
 def test_it_starts_the_installed_trainer_with_this_python():
@@ -98,6 +98,12 @@ def test_in_a_thread_the_arguments_survive_nvflares_splitting_at_blanks():
     assert json.loads(trainer._task_script_args)["stages"] == STAGES
 
 
+@pytest.mark.parametrize("name", ["../../..", "a/b", "", ".", "/tmp/x", "a\nb", "a" * 65, None])
+def test_a_federation_whose_name_is_a_path_never_starts(name):
+    with pytest.raises(ValueError, match="federation: expected a name of letters, digits, _ and -"):
+        BundleTrainer(name, STAGES)
+
+
 def test_a_stage_with_an_expression_never_starts():
     with pytest.raises(ValueError, match="which MONAI would run"):
-        BundleTrainer("fed", [{**STAGES[0], "settings": {"x": "$1"}}])
+        BundleTrainer("fed", [{**STAGES[0], "settings": {"skips": "$1"}}])
