@@ -75,7 +75,9 @@ def _say_cause_last(
 
 sys.meta_path.append(MovedNames)
 # Of a program that merely imports the bundle, the hook is none of our business.
-if getattr(sys.modules["__main__"].__spec__, "name", None) == "monai.bundle.__main__":
+if getattr(getattr(sys.modules["__main__"], "__spec__", None), "name", None) == (
+    "monai.bundle.__main__"
+):
     sys.excepthook = _say_cause_last
 
 
