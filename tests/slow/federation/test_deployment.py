@@ -131,30 +131,32 @@ def test_a_job_that_brings_code_does_not_run(deployment):
     assert not (deployment.state("code") / "train" / ROUNDS).exists()
 
 
-def test_a_job_without_code_runs_no_command(deployment):
-    """NVFlare's executor runs what a job names, and a module of ours has it among its names."""
-    folder, mark = deployment.write_job("attack", "--rounds", "1"), deployment.folder / "ran"
-    run = {"execution_mode": "external_process", "command": ["bash", "-c", f"id >> {mark}-$$"]}
-    for side, path, part in (
-        ("client", "federation.site.executor.ClientAPIExecutor", {"args": run}),
-        ("server", "federation.kit.prepare", {"args": {"folder": str(deployment.folder)}}),
-    ):
-        config = folder / "app" / "config" / f"config_fed_{side}.json"
-        content = json.loads(config.read_text(encoding="utf-8"))
-        component = {"path": path, **part}
-        if side == "client":
-            content["executors"][0]["executor"] = component
-        else:
-            content["components"].append({"id": "added", **component})
-        config.write_text(json.dumps(content), encoding="utf-8")
+@pytest.mark.parametrize(
+    ("side", "path"),
+    [
+        ("client", "federation.site.executor.ClientAPIExecutor"),
+        ("server", "federation.kit.prepare"),
+    ],
+)
+def test_a_job_without_code_runs_nothing_but_our_components(deployment, side, path):
+    """Modules of ours have among their names NVFlare's executor, which runs any command."""
+    folder, mark = deployment.write_job(f"attack-{side}", "--rounds", "1"), deployment.folder / side
+    config = folder / "app" / "config" / f"config_fed_{side}.json"
+    content = json.loads(config.read_text(encoding="utf-8"))
+    if side == "client":
+        command = ["bash", "-c", f"id >> {mark}-ran-$$"]
+        arguments = {"execution_mode": "external_process", "command": command}
+        content["executors"][0]["executor"] = {"path": path, "args": arguments}
+    else:
+        (mark / "startup").mkdir(parents=True)
+        content["components"].append({"id": "x", "path": path, "args": {"folder": str(mark)}})
+    config.write_text(json.dumps(content), encoding="utf-8")
     job = deployment.submit(folder, who=LEAD)
     deployment.wait_for_job(job)
     assert "COMPLETED" not in deployment.job_status(job)
-    assert list(deployment.folder.glob("ran-*")) == []
-    for name, path in (
-        ("localhost", "federation.kit.prepare"),
-        *((site, "federation.site.executor.ClientAPIExecutor") for site in SITES),
-    ):
+    assert not list(deployment.folder.glob("client-ran-*"))
+    assert not (mark / "local").exists()
+    for name in SITES if side == "client" else ("localhost",):
         told = (deployment.folder / f"{name}.out").read_text()
         assert re.search(f"Component '{re.escape(path)}' at config path .* is not in allow", told)
 
