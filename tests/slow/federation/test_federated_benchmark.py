@@ -14,7 +14,7 @@ from bundle.benchmark.results import record_path
 from bundle.benchmark.runs import execute
 from bundle.benchmark.sites import formed
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(1800)]
 
 OWN_BANKS, ALONE = "universal_with_own_banks-seed_0", "alone-seed_0"
 
