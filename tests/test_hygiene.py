@@ -149,10 +149,14 @@ def test_no_text_names_a_package_registry(texts):
 
 
 def test_registries_are_recognised():
-    for end, names in REGISTRIES.items():
-        for name in names:
-            found = {"x": f"see https://{name.upper()}.{end}/simple"}
-            assert places(found, REGISTRY_HOSTS) == [f"x:1: {found['x']}"]
+    hosts = [
+        host.replace("[", "").replace("]", "").replace("\\", "")
+        for host in REGISTRY_HOSTS.pattern.split("|")
+    ]
+    assert len(hosts) == 7
+    for host in hosts:
+        found = {"x": f"see https://{host.upper()}/simple"}
+        assert places(found, REGISTRY_HOSTS) == [f"x:1: {found['x']}"]
     assert places({"x": "pypi, crates; anaconda"}, REGISTRY_HOSTS) == []
 
 
