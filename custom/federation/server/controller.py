@@ -29,7 +29,7 @@ from federation.protocol.messages import (
     sender,
 )
 from federation.protocol.scoring import Sums, read_sums, standing
-from federation.protocol.stages import installed_identity
+from federation.protocol.stages import check_name, installed_identity
 from federation.server.aggregator import ModalityAggregator
 from federation.server.quorum import Quorum
 from federation.server.round_log import RoundLog
@@ -58,11 +58,12 @@ class ModalityFedAvg(FedAvg):
         validate_interval: rounds between two validations at the sites; 0 = never, but after the
             last one.
         validate_last: False = not even then, as for a pre-training.
-        export: name of the flat state dict that the last round leaves in the stage's folder.
+        export: name of the flat state dict that the last round leaves in the stage's folder, which
+            ends in .pt or .ckpt.
         task_check_period: seconds between two looks at what has come.
 
     Raises:
-        ValueError: as in `Quorum`.
+        ValueError: as in `Quorum`, or a stage or export that is no mere name.
     """
 
     _always_serialize_args = (
@@ -86,6 +87,12 @@ class ModalityFedAvg(FedAvg):
         export: str = "model.pt",
         task_check_period: float = 0.05,
     ) -> None:
+        check_name(stage, "stage")
+        if Path(export).suffix not in (".pt", ".ckpt"):
+            raise ValueError(
+                f"export: expected a name that ends in .pt or .ckpt, got {export!r:.100}"
+            )
+        check_name(export.removesuffix(Path(export).suffix), "export")
         super().__init__(
             aggregator=aggregator,
             persistor_id=persistor_id,

@@ -311,3 +311,29 @@ def test_a_modality_that_nobody_has_is_not_waited_for_again(workflow, contribute
     run.run()
     assert len(run.saved) == 2
     assert read_log(run.persistor.folder / ROUNDS)[1]["seconds"] < 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"stage": "../../.."}, "stage: expected a name"),
+        ({"stage": "/tmp/x"}, "stage: expected a name"),
+        ({"export": "../model.pt"}, "export: expected a name"),
+        ({"export": "/tmp/model.ckpt"}, "export: expected a name"),
+        (
+            {"export": "model.json"},
+            r"expected a name that ends in \.pt or \.ckpt, got 'model.json'",
+        ),
+        ({"export": ".."}, r"expected a name that ends in \.pt or \.ckpt"),
+    ],
+)
+def test_a_job_names_no_folder_at_the_server(arguments, message):
+    aggregator = ModalityAggregator(["t1", "t2"], {})
+    with pytest.raises(ValueError, match=message):
+        ModalityFedAvg(aggregator, "persistor", **{"stage": "train", "num_rounds": 1, **arguments})
+
+
+@pytest.mark.parametrize("name", ["model.pt", "pretrained.ckpt"])
+def test_what_our_jobs_export_is_a_name(name):
+    aggregator = ModalityAggregator(["t1", "t2"], {})
+    assert ModalityFedAvg(aggregator, "p", "train", 1, export=name).export == name
