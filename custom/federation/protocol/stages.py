@@ -63,6 +63,8 @@ class Stage:
         section: the section of a site's datalist on whose cases it scores the global model.
         identity: the bundle that the job was made with, `Identity` as a dict; None = the one that
             the server has. Every site must have it too.
+        accept_changes: True = a state that was made with other settings or another bundle is taken
+            up all the same, see `federation.protocol.changes`.
 
     Raises:
         ValueError: a malformed name, a number of rounds below 0 or of epochs below 1, an id that
@@ -76,6 +78,7 @@ class Stage:
     settings: Mapping[str, Any] | Sequence[tuple[str, Any]] = field(default_factory=dict)
     section: str = "validation"
     identity: Mapping[str, str] | None = None
+    accept_changes: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "settings", dict(self.settings))
@@ -122,6 +125,8 @@ class Stage:
         written = {**asdict(self), "configs": list(self.configs), "settings": settings}
         if self.identity is None:
             del written["identity"]
+        if not self.accept_changes:
+            del written["accept_changes"]
         return written
 
 

@@ -6,7 +6,7 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_common.app_event_type import AppEventType
 from nvflare.app_common.workflows.fedavg import FedAvg
 
+from federation.protocol.contribution import Contribution
 from federation.protocol.messages import (
     COUNTED_SITES,
     IDENTITY,
@@ -33,8 +34,11 @@ from federation.protocol.stages import check_name, installed_identity
 from federation.server.aggregator import ModalityAggregator
 from federation.server.quorum import Quorum
 from federation.server.round_log import RoundLog
+from federation.server.states import FOLDER
 
 BEST_SCORE = "best_score"
+# What is at the server for the next job alone.
+_NOT_HANDED_OUT = ("*.previous", "*.damaged", FOLDER)
 
 
 class ModalityFedAvg(FedAvg):
@@ -117,7 +121,11 @@ class ModalityFedAvg(FedAvg):
 
     def run(self) -> None:
         """Run the rounds that are left, then validate and export."""
-        model = self.load_model()
+        try:
+            model = self.load_model()
+        except ValueError as error:
+            self.panic(str(error))
+            return
         if model is None:
             return
         self.log = RoundLog(self.persistor.folder, self.aggregator.modalities)
@@ -172,12 +180,12 @@ class ModalityFedAvg(FedAvg):
             if not self._ask_for_round(model):
                 return None
             accepted, refused = self.aggregator.accepted, self.aggregator.refused
-            committed = self.quorum.enough(len(accepted))
-            self.log.note_round(
-                self.current_round, attempt, committed, started, self._facts, accepted, refused
-            )
-            if committed:
-                return self._commit(model)
+            enough = self.quorum.enough(len(accepted))
+            reached = self._commit(model) if enough else None
+            # Not before the state is on disk.
+            self._note_round(attempt, reached is not None, started, accepted, refused)
+            if enough:
+                return reached
             self.warning(
                 f"round {self.current_round}, attempt {attempt} of {self.attempts}: "
                 f"expected at least {self.min_sites} contributions, got {len(accepted)}. Refused: "
@@ -189,6 +197,22 @@ class ModalityFedAvg(FedAvg):
             f"{self.persistor.folder}. Resume the job when the sites are back."
         )
         return None
+
+    def _note_round(
+        self,
+        attempt: int,
+        committed: bool,
+        started: float,
+        accepted: Mapping[str, Contribution],
+        refused: Mapping[str, str],
+    ) -> None:
+        """Write a round into the log; a full disk costs the line."""
+        try:
+            self.log.note_round(
+                self.current_round, attempt, committed, started, self._facts, accepted, refused
+            )
+        except OSError as error:
+            self.error(f"round {self.current_round} is not in the log of rounds: {error}")
 
     def _ask_for_round(self, model: FLModel) -> bool:
         """Collect one attempt's contributions in the aggregator; False = the job was aborted."""
@@ -270,8 +294,12 @@ class ModalityFedAvg(FedAvg):
                 self._failed[client_name] = f"its trainer failed ({result.get_return_code()})"
         return fine
 
-    def _commit(self, model: FLModel) -> FLModel:
-        """Update the global model, and write it to disk before anything else happens."""
+    def _commit(self, model: FLModel) -> FLModel | None:
+        """Update the global model, and write it to disk before anything else happens.
+
+        Returns:
+            The new model; None = it could not be written, and the job has ended.
+        """
         with self._lock:
             accepted = self.aggregator.accepted
             result = self._get_aggregated_result()
@@ -288,7 +316,15 @@ class ModalityFedAvg(FedAvg):
         result.meta |= kept
         result.meta[COUNTED_SITES] = sorted({*model.meta.get(COUNTED_SITES, ()), *counted})
         model = self.update_model(model, result)
-        self.save_model(model)
+        self.persistor.contributors = sorted(accepted)
+        try:
+            self.save_model(model)
+        except OSError as error:
+            self.panic(
+                f"round {self.current_round} was not saved: {error} The state of before is whole, "
+                f"in {self.persistor.folder}. Make room there, and resume the job."
+            )
+            return None
         return model
 
     def _validate(self, model: FLModel, rounds: int) -> None:
@@ -338,5 +374,5 @@ class ModalityFedAvg(FedAvg):
         if source.resolve() == target.resolve() or not source.is_dir():
             return
         shutil.copytree(
-            source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.previous")
+            source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*_NOT_HANDED_OUT)
         )

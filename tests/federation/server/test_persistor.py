@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
 from federation.protocol.stages import Stage
-from federation.server.persistor import LAST, PRETRAINED, BundlePersistor
+from federation.server.persistor import LAST, PRETRAINED, RESUMES, BundlePersistor
+from federation.server.round_log import read_log
 from federation.settings import VARIABLE
+from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_constant import FLContextKey
 from nvflare.apis.fl_context import FLContext
 from nvflare.app_common.abstract.model import ModelLearnableKey, make_model_learnable
@@ -63,13 +66,77 @@ def test_a_job_that_resumes_finds_the_last_state_and_another_sets_it_aside(start
     fresh, weights, _ = start()
     assert not fresh.resumed
     assert not all(torch.equal(weights[key], value) for key, value in moved.items())
-    assert (fresh.folder.parent / "train.previous" / LAST).is_file()
+    (kept,) = fresh.folder.parent.glob("train.*.previous")
+    assert (kept / LAST).is_file()
 
 
 def test_there_may_be_nothing_to_resume(start, caplog):
     with caplog.at_level(logging.INFO):
         assert not start(resume=True)[0].resumed
     assert "the federation starts at round 0" in caplog.text
+
+
+def test_a_damaged_last_state_costs_one_round_and_that_is_written_down(start, caplog):
+    persistor, weights, context = start()
+    for number in range(3):
+        weights = commit(persistor, weights, context, number)
+    last = persistor.folder / LAST
+    content = bytearray(last.read_bytes())
+    last.write_bytes(content[: len(content) // 2])
+    again, found, _ = start(resume=True)
+    assert again.resumed
+    # Two rounds of three.
+    assert all(torch.equal(found[key] + 1, value) for key, value in weights.items())
+    (entry,) = read_log(again.folder / RESUMES)
+    assert (entry["rounds"], entry["state"]) == (2, "states/after_0002_rounds.pt")
+    assert len(entry["damaged"]) == 2
+    assert "the federation goes on from" in caplog.text
+
+
+def test_a_resume_with_other_settings_is_refused_until_they_are_accepted(start):
+    commit(*start())
+    changed = {**SMALL, "spacing": [2.0, 2.0, 2.0], "blocks_down": [1, 1, 2]}
+    stage = Stage("train", ["train.json", "federation.yaml"], 2, settings=changed)
+    with pytest.raises(ValueError, match=r"2 change\(s\): .*--accept_changes") as caught:
+        start(stage.to_dict(), resume=True)
+    text = str(caught.value)
+    assert "network_def#blocks_down: [1, 1, 1], now [1, 1, 2]" in text
+    assert "spacing: [1.0, 1.0, 1.0], now [2.0, 2.0, 2.0]" in text
+    accepted = replace(stage, settings={**SMALL, "spacing": [2.0, 2.0, 2.0]}, accept_changes=True)
+    again, _, _ = start(accepted.to_dict(), resume=True)
+    (entry,) = read_log(again.folder / RESUMES)
+    assert entry["accepted_changes"] == ["spacing: [1.0, 1.0, 1.0], now [2.0, 2.0, 2.0]"]
+
+
+def test_what_does_not_change_the_meaning_of_a_state_may_change(start):
+    commit(*start())
+    stage = Stage("train", ["train.json", "federation.yaml"], 9, 3, {**SMALL, "learning_rate": 0.1})
+    again, _, _ = start(stage.to_dict(), resume=True)
+    (entry,) = read_log(again.folder / RESUMES)
+    assert entry["accepted_changes"] == []
+
+
+def test_an_evaluation_of_nothing_is_refused(start):
+    stage = Stage("train", ["train.json", "federation.yaml"], 0, settings=SMALL).to_dict()
+    with pytest.raises(ValueError, match=r"expected a state to score in .* Train the federation"):
+        start(stage, resume=True)
+
+
+def test_a_second_job_of_the_federation_is_refused_and_moves_nothing(start):
+    first, weights, context = start()
+    commit(first, weights, context)
+    other = FLContext()
+    other.set_prop(FLContextKey.APP_ROOT, str(first.folder / "app"), private=True, sticky=False)
+    other.set_prop(FLContextKey.JOB_META, {"name": "again"}, private=True, sticky=False)
+    second = BundlePersistor("fed", TRAIN)
+    second._initialize(other)
+    before = sorted(first.folder.parent.rglob("*"))
+    with pytest.raises(ValueError, match=r"no other job runs for the federation fed, but a job"):
+        second.load_model(other)
+    assert sorted(first.folder.parent.rglob("*")) == before
+    first.handle_event(EventType.END_RUN, context)
+    assert second.load_model(other) is not None
+    second.handle_event(EventType.END_RUN, other)
 
 
 def test_pretraining_starts_the_part_that_it_has_trained(start):

@@ -1,0 +1,114 @@
+"""What a state was made with, and what a job that resumes it would change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from monai.bundle import ConfigParser
+
+from federation.protocol.identity import Identity, read_identity
+
+# Where a state has it.
+MADE_WITH = "made_with"
+# What must not change under a state: what the numbers in it mean. A learning rate may.
+_MATTERING = (
+    *("modalities", "regions", "label_aliases", "spacing", "network_def", "method", "exchange"),
+)
+_PLAIN = (bool, int, float, str, type(None))
+
+
+def made_with(identity: Identity, parser: ConfigParser) -> dict[str, Any]:
+    """Describe what a state is made with, as plain values.
+
+    Args:
+        identity: the bundle, see `federation.protocol.identity`.
+        parser: of the stage's configs, whose method has been built.
+
+    Returns:
+        `identity`, and `settings` by id: modalities, regions, voxel size, network, method, and what
+        is shared.
+    """
+    settings: dict[str, Any] = {}
+    for name in _MATTERING:
+        if parser.get(name) is not None:
+            _describe(parser, name, settings)
+    return {"identity": identity._asdict(), "settings": settings}
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """List what differs between two descriptions, one line each; [] = nothing.
+
+    Raises:
+        ValueError: `before` is no description.
+    """
+    old, new = before.get("settings"), now["settings"]
+    if not isinstance(old, Mapping) or not isinstance(before.get("identity"), Mapping):
+        raise ValueError(f"expected identity and settings, got {sorted(map(str, before))!r:.200}")
+    found = [
+        f"{name}: {old.get(name, 'not set')}, now {new.get(name, 'not set')}"
+        for name in sorted({*old, *new})
+        if old.get(name, "not set") != new.get(name, "not set")
+    ]
+    pairs = zip(
+        Identity._fields, read_identity(before["identity"]), now["identity"].values(), strict=True
+    )
+    return [*found, *(f"bundle's {name}: {a}, now {b}" for name, a, b in pairs if a != b)]
+
+
+def check_changes(before: Any, now: Mapping[str, Any], accepted: bool) -> list[str]:
+    """Refuse to go on from a state that was made with something else.
+
+    Args:
+        before: what the state says of itself; None = it is of a version that did not say.
+        now: `made_with` of this job.
+        accepted: True = the job's setting `accept_changes` takes them.
+
+    Returns:
+        The changes that were accepted.
+
+    Raises:
+        ValueError: there are changes, and they are not accepted; it lists them.
+    """
+    if before is None:
+        return ["the state does not say what it was made with: it is of a version before 0.5"]
+    found = changes(before, now)
+    if found and not accepted:
+        raise ValueError(
+            "expected the federation to be resumed with what it was made with, got "
+            f"{len(found)} change(s): {'; '.join(found)}. Undo them, or write the job with "
+            "--accept_changes to take them; that is written down."
+        )
+    return found
+
+
+def _describe(parser: ConfigParser, name: str, found: dict[str, Any]) -> None:
+    value = parser.get(name)
+    if isinstance(value, Mapping):
+        for key in value:
+            _describe(parser, f"{name}#{key}", found)
+    else:
+        found[name] = _plain(parser, name, value)
+
+
+def _plain(parser: ConfigParser, name: str, value: Any) -> Any:
+    """Return what an expression comes to, if that is plain; else its own text."""
+    if isinstance(value, str) and value.startswith(("$", "@")):
+        content = parser.get_parsed_content(name)
+        return _as_plain(content) if _is_plain(content) else value
+    return value if _is_plain(value) else str(value)
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(_is_plain(v) for v in value.values())
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return isinstance(value, _PLAIN)
+
+
+def _as_plain(value: Any) -> Any:
+    """Write tuples as lists, and keys as text, as JSON would."""
+    if isinstance(value, Mapping):
+        return {str(key): _as_plain(entry) for key, entry in value.items()}
+    return [*map(_as_plain, value)] if isinstance(value, list | tuple) else value
