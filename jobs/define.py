@@ -109,13 +109,16 @@ JOBS: Mapping[str, Callable[[Choices], Plan]] = {
 CENSUS = "census"
 
 
-def plan_job(name: str, choices: Choices, pin: bool = False, **changes: Any) -> Plan:
+def plan_job(
+    name: str, choices: Choices, pin: bool = False, accept_changes: bool = False, **changes: Any
+) -> Plan:
     """Plan one of the jobs.
 
     Args:
         name: a key of `JOBS`.
         choices: the choices.
         pin: True = sites need exactly this bundle; False = they need the server's.
+        accept_changes: see `Stage`.
         changes: attributes of the plan and their values.
 
     Raises:
@@ -124,7 +127,7 @@ def plan_job(name: str, choices: Choices, pin: bool = False, **changes: Any) -> 
     if name not in JOBS:
         raise ValueError(f"expected one of the jobs {list(JOBS)}, got {name!r}")
     plan = JOBS[name](choices)
-    stages = plan.stages
+    stages = [dataclasses.replace(stage, accept_changes=accept_changes) for stage in plan.stages]
     if pin:
         stages = [
             dataclasses.replace(stage, identity=installed_identity(stage)._asdict())
@@ -154,6 +157,7 @@ def define(
     settings: Any = None,
     federation: str | None = None,
     resume: bool = False,
+    accept_changes: bool = False,
     pin: bool = False,
     norm_bound: float | None = None,
     **quorum: Any,
@@ -171,6 +175,8 @@ def define(
         settings: ids and plain values, such as '{batch_size: 1}'.
         federation: the name under which server and sites keep their state; default the job's.
         resume: go on after the last round of an earlier job of this federation.
+        accept_changes: resume it with other settings, or another bundle, than it was made with.
+            Server and sites refuse that else, and the server writes down what has changed.
         pin: write the hash of this bundle into the job. Sites with another bundle are refused.
         norm_bound: refuse an update whose L2 norm is larger. The round reports have the norms of
             ordinary rounds.
@@ -183,6 +189,7 @@ def define(
     choices = Choices(method, rounds, pretrain_rounds, local_epochs, names, settings or {})
     changes: dict[str, Any] = {
         "resume": resume,
+        "accept_changes": accept_changes,
         "norm_bound": norm_bound,
         "quorum": {**QUORUM, **quorum},
     }

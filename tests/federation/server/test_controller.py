@@ -20,7 +20,7 @@ from federation.protocol.messages import (
 )
 from federation.server.aggregator import ModalityAggregator
 from federation.server.controller import ModalityFedAvg
-from federation.server.round_log import ROUNDS, VALIDATIONS, read_log
+from federation.server.round_log import ROUNDS, VALIDATIONS, RoundLog, read_log
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.signal import Signal
 from nvflare.app_common.abstract.fl_model import FLModel, ParamsType
@@ -337,3 +337,63 @@ def test_a_job_names_no_folder_at_the_server(arguments, message):
 def test_what_our_jobs_export_is_a_name(name):
     aggregator = ModalityAggregator(["t1", "t2"], {})
     assert ModalityFedAvg(aggregator, "p", "train", 1, export=name).export == name
+
+
+def test_a_round_is_logged_as_committed_after_it_is_on_disk(workflow, monkeypatch):
+    run = workflow()
+    order, save, note = [], run.save_model, RoundLog.note_round
+    monkeypatch.setattr(run, "save_model", lambda model: (order.append("saved"), save(model)))
+
+    def noting(self, number, attempt, committed, *rest):
+        order.append(committed)
+        note(self, number, attempt, committed, *rest)
+
+    monkeypatch.setattr(RoundLog, "note_round", noting)
+    run.run()
+    assert order == ["saved", True, "saved", True]
+
+
+def test_a_full_disk_ends_the_job_and_the_log_says_which_round_was_not_saved(workflow, monkeypatch):
+    run = workflow(num_rounds=3)
+    save = run.save_model
+
+    def fill(model):
+        if model.current_round == 1:
+            raise OSError("No space left on device.")
+        save(model)
+
+    monkeypatch.setattr(run, "save_model", fill)
+    run.run()
+    assert [head(saved) for saved in run.saved] == [1.5]
+    (reason,) = run.panics
+    assert "round 1 was not saved: No space left on device. The state of before is whole" in reason
+    entries = read_log(run.persistor.folder / ROUNDS)
+    assert [(entry["round"], entry["committed"]) for entry in entries] == [(0, True), (1, False)]
+
+
+def test_a_log_that_cannot_be_written_costs_no_round(workflow, monkeypatch):
+    def full(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(RoundLog, "note_round", full)
+    run = workflow()
+    run.run()
+    assert [head(saved) for saved in run.saved] == [1.5, 2.5]
+    assert run.panics == []
+
+
+def test_what_speaks_against_a_start_is_the_last_word(workflow, monkeypatch):
+    def refuse():
+        raise ValueError("expected that no other job runs")
+
+    run = workflow()
+    monkeypatch.setattr(run, "load_model", refuse)
+    run.run()
+    assert run.panics == ["expected that no other job runs"]
+    assert run.asked == []
+
+
+def test_the_persistor_knows_whose_updates_are_in_a_state(workflow):
+    run = workflow({"B": "failed"}, num_rounds=1)
+    run.run()
+    assert run.persistor.contributors == ["A", "C"]
