@@ -6,6 +6,7 @@ Four sites that own different modalities, NVFlare's simulator, the tables and a 
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import time
@@ -113,13 +114,27 @@ def _write_settings(folder: Path, site: str, datalist: str) -> None:
     (folder / "sites" / f"{site}.yaml").write_text(yaml.safe_dump(own), encoding="utf-8")
 
 
-def run_in_simulator(plan: Plan, folder: Path, sites: Sequence[str]) -> Path:
-    """Run a plan; return the server's folder of the federation, with a folder for each stage."""
+def run_in_simulator(
+    plan: Plan, folder: Path, sites: Sequence[str], threads: int | None = None
+) -> Path:
+    """Run a plan.
+
+    Args:
+        plan: what to run.
+        folder: with what `prepare_sites` wrote.
+        sites: who takes part.
+        threads: how many sites work at once, each of which holds its data and its network in
+            memory; None = all.
+
+    Returns:
+        The server's folder of the federation, with a folder for each stage.
+    """
     workspace = folder / "simulation"
     shutil.rmtree(workspace, ignore_errors=True)
     allow(workspace / plan.name / "local")
     os.environ[VARIABLE] = str(folder / "sites" / "{site}.yaml")
-    environment = SimEnv(clients=list(sites), num_threads=len(sites), workspace_root=str(workspace))
+    at_once = min(len(sites), threads or len(sites))
+    environment = SimEnv(clients=list(sites), num_threads=at_once, workspace_root=str(workspace))
     ModalityRecipe(plan).execute(environment)
     return folder / "state" / "server" / (plan.federation or plan.name)
 
@@ -182,7 +197,10 @@ def groups_of(names: Sequence[str], how: str) -> dict[str, list[str]]:
 
 
 def record_models(
-    make_plan: Callable[[int], Plan], groups: Mapping[str, Sequence[str]], folder: Path
+    make_plan: Callable[[int], Plan],
+    groups: Mapping[str, Sequence[str]],
+    folder: Path,
+    threads: int | None = None,
 ) -> dict[str, Any]:
     """Train a federation for each group of sites and score its model.
 
@@ -190,6 +208,7 @@ def record_models(
         make_plan: gives the plan for so many sites.
         groups: see `groups_of`.
         folder: with what `prepare_sites` wrote.
+        threads: see `run_in_simulator`.
 
     Returns:
         Plain values. `datalist`: all cases. `models`: for each of them `scores`, a file of Dice by
@@ -203,7 +222,7 @@ def record_models(
         # Each site alone is a federation of its own.
         plan = make_plan(len(sites))
         plan = plan.with_changes(name=f"{plan.name}_{whose}", validate_interval=0)
-        server = run_in_simulator(plan, folder, sites)
+        server = run_in_simulator(plan, folder, sites, threads)
         first, last = plan.stages[0], plan.stages[-1]
         scores = folder / "scores" / whose
         evaluate(last, server / last.task / "model.pt", datalist, scores)
@@ -235,6 +254,7 @@ def simulate(
     settings: str | None = None,
     how: str = "together",
     record: str | None = None,
+    threads: int | None = None,
 ) -> None:
     """Run a federation of made-up sites on this machine, and report.
 
@@ -255,13 +275,18 @@ def simulate(
         settings: a JSON file with ids of the configs and their values, for both stages.
         how: together; alone = every site by itself; pooled = all cases in one place.
         record: a JSON file for what was made, for programs; then nothing else is reported.
+        threads: how many sites work at once, the others wait; default all. A site at work takes 1.3
+            to 1.5 GB of memory.
 
     Raises:
-        ValueError: `how` is none of the three, or not together and no `record` is asked for.
+        ValueError: `how` is none of the three, or not together and no `record` is asked for; or
+            fewer threads than one.
     """
     started, folder = time.monotonic(), Path(output_dir).resolve()
     if how != "together" and record is None:
         raise ValueError(f"how: expected together where there is no --record, got {how!r}")
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads: expected at least 1, got {threads}")
     names = prepare_sites(
         folder, sites, CASES, size, seed, None if datalist is None else str(datalist)
     )
@@ -282,19 +307,22 @@ def simulate(
             pretrain_epochs=pretrain_epochs,
             own_banks=flag(own_banks),
         )
-        return plan.with_changes(half_precision=flag(half_precision))
+        # Sites that take turns need as many turns.
+        turns = math.ceil(count / (threads or count))
+        waits = {**plan.quorum, "round_timeout": plan.quorum["round_timeout"] * turns}
+        return plan.with_changes(half_precision=flag(half_precision), quorum=waits)
 
     if record is not None:
-        made = record_models(make_plan, groups, folder)
+        made = record_models(make_plan, groups, folder, threads)
         write_text_atomically(str(record), json.dumps(made, indent=1) + "\n")
         return
-    report(make_plan(len(names)), names, folder)
+    report(make_plan(len(names)), names, folder, threads)
     print(f"{time.monotonic() - started:.0f} s. Look at {folder / 'rounds.png'}.")
 
 
-def report(plan: Plan, names: Sequence[str], folder: Path) -> None:
+def report(plan: Plan, names: Sequence[str], folder: Path, threads: int | None = None) -> None:
     """Run a plan and print its tables; the picture and the model go into the folder."""
-    server = run_in_simulator(plan, folder, names)
+    server = run_in_simulator(plan, folder, names, threads)
     train = plan.stages[-1]
     models = folder / "models"
     models.mkdir(exist_ok=True)

@@ -84,7 +84,8 @@ def test_the_job_carried_no_code(deployment, finished):
         assert not list(run.rglob("custom/*"))
 
 
-def test_no_patient_and_no_sites_path_is_at_the_server(deployment, finished):
+def secrets_of_sites(deployment) -> set[bytes]:
+    """Collect the names of patients, and where the sites keep their files."""
     names: set[bytes] = set()
     for site in SITES:
         path = deployment.folder / "sites" / f"{site}.json"
@@ -92,6 +93,11 @@ def test_no_patient_and_no_sites_path_is_at_the_server(deployment, finished):
         names |= {name.encode() for name in found if len(name) > 3}
         names.add(str(deployment.kits / site).encode())
     assert len(names) > 8
+    return names
+
+
+def test_no_patient_and_no_sites_path_is_at_the_server(deployment, finished):
+    names = secrets_of_sites(deployment)
     server = deployment.kits / "localhost"
     files = [p for p in server.rglob("*") if p.is_file() and "startup" not in p.parts]
     assert len(files) > 10
@@ -161,19 +167,55 @@ def test_a_job_without_code_runs_nothing_but_our_components(deployment, side, pa
         assert re.search(f"Component '{re.escape(path)}' at config path .* is not in allow", told)
 
 
-@pytest.mark.parametrize("site", SITES)
-def test_the_coordinators_shell_reads_no_file_of_a_site(deployment, finished, site):
+# What the administrator may ask of a site, and how; a question that a site refuses has an error.
+ASKED_OF_SITES = {
+    "cat_target": (None, "log.txt"),
+    "head_target": (None, "log.txt"),
+    "tail_target": (None, "log.txt"),
+    "head_target_log": (),
+    "tail_target_log": (),
+    "grep_target": (None, ".", "log.txt"),
+    "ls_target": (),
+    "get_working_directory": (),
+    "get_client_env": (),
+}
+
+
+@pytest.mark.parametrize("question", ASKED_OF_SITES)
+def test_the_coordinators_commands_read_nothing_of_a_site(deployment, finished, question):
+    for site in SITES:
+        told = deployment.ask(question, site, *ASKED_OF_SITES[question])
+        assert told.get("error") == "AuthorizationError", told
+    if question == "cat_target":
+        # The server's own log is no site's: its administrator may read it.
+        assert "ServerDeployer" in deployment.ask(question, "server", None, "log.txt")["answer"]
+
+
+def test_what_does_not_travel_cannot_be_asked_for(deployment, finished):
+    """Every other question to a site is answered without a patient's name, a path or a log."""
     job, _ = finished
-    for question in (
-        ("cat_target", site, None, f"{job}/log.txt"),
-        ("grep_target", site, None, ".", "log.txt"),
-        ("ls_target", site),
-    ):
-        told = deployment.ask(*question)
-        assert told["error"] == "AuthorizationError", told
-    # The server's own log is no site's: its administrator may read it.
-    told = deployment.ask("cat_target", "server", None, "log.txt")
-    assert "ServerDeployer" in told["answer"]
+    secrets = [secret.decode() for secret in secrets_of_sites(deployment)]
+    answered = 0
+    for site in SITES:
+        for method, *words in (
+            ("show_errors", job, "client", [site]),
+            ("show_stats", job, "client", [site]),
+            ("check_status", "client", [site]),
+            ("report_resources", "client", [site]),
+            ("report_version", "client", [site]),
+            ("get_client_job_status", [site]),
+            ("get_job_logs", job, site),
+            ("get_job_meta", job),
+            ("list_job_components", job),
+        ):
+            told = deployment.ask(method, *words)
+            answered += "answer" in told
+            text = json.dumps(told)
+            assert not [secret for secret in secrets if secret in text], (method, told)
+            if method == "get_job_logs":
+                assert not told.get("answer", {}).get("logs"), told
+    # They were heard: a session that fails would hide everything.
+    assert answered > 8
 
 
 def test_the_server_knows_only_this_machine(deployment):
