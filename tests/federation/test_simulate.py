@@ -27,7 +27,7 @@ def planned(monkeypatch, tmp_path):
     def plan(label):
         made = {}
 
-        def record_models(make_plan, groups, folder):
+        def record_models(make_plan, groups, folder, threads):
             made.update(plan=make_plan(2), groups=groups)
             return {"models": {}}
 
@@ -128,3 +128,25 @@ def test_the_table_of_rounds_tells_mebibytes_idle_seconds_and_memory():
         ["1", "9.0", "1.0", "2.00", "-"],
         ["peak memory, MiB", "", "", "701", "700"],
     ]
+
+
+@pytest.mark.parametrize(("threads", "at_once"), [(None, 3), (2, 2), (5, 3)])
+def test_as_many_sites_work_at_once_as_there_are_threads(tmp_path, monkeypatch, threads, at_once):
+    asked = {}
+    monkeypatch.setattr(module, "SimEnv", lambda **words: asked.update(words))
+    monkeypatch.setattr(module.ModalityRecipe, "execute", lambda self, environment: None)
+    sites = ["a", "b", "c"]
+    module.run_in_simulator(module.demo_plan(pretrain_rounds=0), tmp_path, sites, threads)
+    assert (asked["clients"], asked["num_threads"]) == (sites, at_once)
+
+
+def test_sites_that_take_turns_have_as_much_time(tmp_path, monkeypatch):
+    plans = []
+    monkeypatch.setattr(module, "prepare_sites", lambda *_: ["a", "b", "c", "d", "e"])
+    monkeypatch.setattr(module, "report", lambda plan, *_: plans.append(plan))
+    for threads in (None, 2):
+        simulate(str(tmp_path), threads=threads)
+    waits = [plan.quorum["round_timeout"] for plan in plans]
+    assert waits[1] == 3 * waits[0]
+    with pytest.raises(ValueError, match="threads: expected at least 1, got 0"):
+        simulate(str(tmp_path), threads=0)

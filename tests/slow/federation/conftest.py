@@ -214,6 +214,7 @@ class Deployment:
         self.folder, self.sites, self.cases = folder, dict(sites), cases
         self.kits = folder / "deployment" / "patchwork" / "prod_00"
         self.environment = _environment(folder / "home", *([path] if path else []))
+        self.small = DEPLOYED_SMALL
         self.daemons: list[subprocess.Popen] = []
         self.session: subprocess.Popen | None = None
         (folder / "home").mkdir()
@@ -266,7 +267,7 @@ class Deployment:
         """Write a small job with the documented command; return its folder."""
         target = Path(tempfile.mkdtemp(dir=self.folder))
         words = ["--output_dir", str(target), "--only", name, "--federation", federation]
-        small = ["--overlays", "benchmark.yaml", "--settings", DEPLOYED_SMALL]
+        small = ["--overlays", "benchmark.yaml", "--settings", self.small]
         small += ["--pretrain_rounds", "0", "--min_sites", "2", "--round_timeout", "600.0"]
         self.run("python", "jobs/define.py", *words, *small, "--grace", "300.0", *options)
         return target / name

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from federation.server.persistor import RESUMES
 from federation.server.round_log import ROUNDS, read_log
 
 from bundle.data.datalist import load_datalist, write_datalist
@@ -31,9 +32,10 @@ DAMAGED = {
     4: ("missing", "a missing key", "1 of [0-9]+ tensors are missing"),
     5: ("extra", "an extra key", "the model has no 'nobody.knows.this'"),
     6: ("huge", "a huge norm", "norm is .*, expected at most 1000"),
+    7: ("facts", "a list for a number", "seconds"),
 }
-DISK, POISON, LATE, WELL, KILLED = 7, 8, 9, 10, 11
-FIRST_JOB, JOINED, SERVER_KILLED, LAST = 12, 12, 13, 15
+DISK, POISON, LATE, WELL, KILLED = 8, 9, 10, 11, 12
+FIRST_JOB, JOINED, SERVER_KILLED, LAST = 13, 13, 14, 16
 
 
 class Story:
@@ -44,6 +46,7 @@ class Story:
         self.folder = deployment.state("faults") / "train"
         self.orders = {name: deployment.folder / f"{name}.orders" for name in ("localhost", *SITES)}
         self.killed: dict[str, int] = {}
+        self.second = ""
 
     def start(self, *names: str) -> None:
         for name in names:
@@ -62,10 +65,13 @@ class Story:
         return read_log(self.folder / ROUNDS)
 
     def of_round(self, number: int, committed: bool = True) -> dict:
-        (found,) = [
-            e for e in self.entries() if (e["round"], e["committed"]) == (number, committed)
-        ]
-        return found
+        found = [e for e in self.entries() if (e["round"], e["committed"]) == (number, committed)]
+        # One round is done twice.
+        assert len(found) == 1 + (number == SERVER_KILLED - 1 and len(self.resumes()) == 2)
+        return found[0]
+
+    def resumes(self) -> list[dict]:
+        return read_log(self.folder / RESUMES)
 
     def wait_for_round(self, number: int) -> None:
         """Wait until a round is over."""
@@ -75,10 +81,13 @@ class Story:
             f"round {number}",
         )
 
+    def state_of(self, site: str) -> Path:
+        """Say where a site keeps what it has for itself."""
+        return self.deployment.kits / site / "state" / "faults" / "train" / "site_state.ckpt"
+
     def site_state(self, site: str) -> dict:
         """Read what a site keeps for itself."""
-        state = self.deployment.kits / site / "state" / "faults" / "train" / "site_state.ckpt"
-        return torch.load(state, weights_only=True)
+        return torch.load(self.state_of(site), weights_only=True)
 
     def wait_for_answer(self, site: str, number: int) -> None:
         """Wait until a site has done its work of a round, whether its answer has come or not."""
@@ -94,6 +103,13 @@ class Story:
     def weights(self, name: str = "FL_global_model.pt") -> dict[str, torch.Tensor]:
         content = torch.load(self.folder / name, map_location="cpu", weights_only=True)
         return content["model"]
+
+
+def flip_a_bit(path: Path) -> None:
+    """Change one bit of a file, in the middle, where its tensors are."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
 
 
 def empty(datalist: Path) -> None:
@@ -113,10 +129,14 @@ def story(deploy) -> Story:
     told.start("localhost", "site-1", "site-2")
     deployment.wait_for_sites(2)
     job = told.submit("--rounds", str(FIRST_JOB))
+    # While the straggler is waited for, the same job comes once more.
+    told.wait_for_round(LATE - 1)
+    told.second = told.submit("--rounds", str(FIRST_JOB))
     told.wait_for_round(KILLED - 1)
     told.wait_for_answer("site-2", KILLED)
     told.killed["site-2"] = deployment.kill(str(deployment.kits / "site-2"))
     deployment.wait_for_job(job)
+    deployment.wait_for_job(told.second)
     return told
 
 
@@ -161,10 +181,35 @@ def test_a_killed_site_does_not_keep_the_others_from_finishing(story):
     assert list(story.of_round(KILLED)["sites"]) == ["site-1"]
 
 
+def test_the_same_job_once_more_is_refused_and_moves_nothing(story):
+    assert "COMPLETED" not in story.deployment.job_status(story.second)
+    log = (story.deployment.kits / "localhost" / story.second / "log.txt").read_text()
+    assert "expected that no other job runs for the federation faults, but modality_aware" in log
+    assert not list(story.folder.parent.glob("*.previous"))
+    assert [e["round"] for e in story.entries() if e["committed"]] == list(range(FIRST_JOB))
+
+
 @pytest.fixture(scope="module")
-def resumed(story) -> Story:
+def changed(story) -> str:
+    """A job that would resume the federation with another voxel size: what the server says."""
+    for orders in story.orders.values():
+        orders.unlink(missing_ok=True)
+    settings = story.deployment.small.replace("}", ", spacing: [2.0,2.0,2.0]}")
+    job = story.submit("--resume", "--rounds", str(LAST), "--settings", settings)
+    story.deployment.wait_for_job(job)
+    assert "COMPLETED" not in story.deployment.job_status(job)
+    return (story.deployment.kits / "localhost" / job / "log.txt").read_text()
+
+
+def test_a_resume_with_another_voxel_size_is_refused_and_the_change_is_listed(changed):
+    assert "1 change(s): spacing: [1.0, 1.0, 1.0], now [2.0, 2.0, 2.0]" in changed
+
+
+@pytest.fixture(scope="module")
+def resumed(story, changed) -> Story:
     """The second job: a site that is back, one that is new, and a server that dies."""
     deployment = story.deployment
+    flip_a_bit(story.state_of("site-1"))
     for orders in story.orders.values():
         orders.unlink(missing_ok=True)
     story.start("site-2", "site-3")
@@ -178,6 +223,13 @@ def resumed(story) -> Story:
     return story
 
 
+def test_a_damaged_state_of_a_site_is_set_aside_and_told(resumed):
+    notes = resumed.of_round(JOINED)["sites"]["site-1"]["notes"]
+    assert [note for note in notes if "started anew" in note]
+    assert len(list(resumed.state_of("site-1").parent.glob("*.damaged*"))) == 1
+    assert resumed.of_round(JOINED)["sites"]["site-2"]["notes"] == []
+
+
 def test_a_site_that_came_back_and_a_late_joiner_are_in_the_next_job(resumed):
     assert sorted(resumed.of_round(JOINED)["sites"]) == ["site-1", "site-2", "site-3"]
     # Its optimiser goes on where it was: as many steps as in all rounds together, four a round.
@@ -187,9 +239,11 @@ def test_a_site_that_came_back_and_a_late_joiner_are_in_the_next_job(resumed):
 
 @pytest.fixture(scope="module")
 def ended(resumed) -> Story:
-    """The third job, with a server that is back and a site whose data are gone."""
+    """The third job: a server that is back with a damaged state, a site whose data are gone."""
     deployment = resumed.deployment
     resumed.orders["site-2"].unlink()
+    last = resumed.folder / "FL_global_model.pt"
+    last.write_bytes(last.read_bytes()[:-1000])
     empty(deployment.folder / "sites" / "site-3.json")
     resumed.start("localhost")
     deployment.wait_for_sites(3)
@@ -199,10 +253,14 @@ def ended(resumed) -> Story:
     return resumed
 
 
-def test_a_killed_server_goes_on_with_the_round_that_it_had_not_finished(ended):
+def test_a_killed_server_goes_on_from_its_newest_whole_state_and_says_so(ended):
     assert ended.killed["localhost"] >= 2
     committed = [entry["round"] for entry in ended.entries() if entry["committed"]]
-    assert committed == list(range(LAST))
+    # The round whose state was damaged is done once more.
+    assert committed == [*range(SERVER_KILLED), *range(SERVER_KILLED - 1, LAST)]
+    *_, entry = ended.resumes()
+    assert entry["rounds"] == SERVER_KILLED - 1
+    assert [name for name in entry["damaged"] if name.startswith("FL_global_model.pt")]
     assert "FINISHED:COMPLETED" in ended.deployment.job_status(ended.job)
 
 

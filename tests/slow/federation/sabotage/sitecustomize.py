@@ -43,6 +43,8 @@ def _damage_updates():
             update["nobody.knows.this"] = torch.zeros(2)
         elif order == "huge":
             update[key] = torch.full_like(update[key], 1e6)
+        elif order == "facts":
+            facts = {**facts, "seconds": [1.0]}
         elif order.startswith("late"):
             time.sleep(float(order.split()[1]))
         return write(given, facts)
