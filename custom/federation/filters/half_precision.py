@@ -20,6 +20,7 @@ from torch import Tensor
 
 from federation.protocol.message_values import alike, as_tensor
 from federation.protocol.messages import WIRE_BYTES
+from federation.protocol.patterns import check_patterns
 
 # {key: exponent} in the metadata: the tensor travels multiplied by 2 ** exponent.
 HALVED = "half_precision"
@@ -60,16 +61,14 @@ class HalfPrecision(DXOFilter):
             above all, which a global model holds in their own type.
 
     Raises:
-        ValueError: a pattern that is no regular expression.
+        ValueError: as in `check_patterns`.
     """
 
     def __init__(self, spared: Sequence[str] = ()) -> None:
         super().__init__([*_KINDS], [*_KINDS])
         self.spared = spared
-        try:
-            self._spared = [re.compile(pattern) for pattern in spared]
-        except re.error as error:
-            raise ValueError(f"spared: expected regular expressions, got {list(spared)}") from error
+        check_patterns(spared, "spared")
+        self._spared = [re.compile(pattern) for pattern in spared]
 
     def process_dxo(self, dxo: DXO, shareable: Shareable, fl_ctx: FLContext) -> DXO:
         """Return a smaller copy; the message's own tensors may be the model's and stay."""

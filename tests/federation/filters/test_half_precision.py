@@ -117,5 +117,5 @@ def test_metadata_that_make_no_sense_leave_the_tensor_for_the_check_of_types(exp
 
 
 def test_a_pattern_must_be_one():
-    with pytest.raises(ValueError, match="spared: expected regular expressions"):
+    with pytest.raises(ValueError, match="spared: expected a regular expression"):
         HalfPrecision(["("])
