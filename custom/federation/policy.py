@@ -36,11 +36,13 @@ COMPONENTS = (
 _FORMER_PREFIX = "federation."
 RESOURCES, AUTHORIZATION = "resources.json", "authorization.json"
 _LOG_STREAMER = "site_log_streamer"
+_CLOSED_COMMANDS = "patchwork_closed_commands"
 # The rights that NVFlare means by "any" for a role.
 _RIGHTS = ("submit_job", "clone_job", "manage_job", "download_job", "view", "operate")
 _ADMIN = dict.fromkeys((*_RIGHTS, "shell_commands", "get_job_log"), "any")
-# With these the coordinator's shell reads files at a participant: cat, grep, head, ls, tail.
-_READING_FILES = ("shell_commands", "get_job_log")
+# With these the coordinator's shell reads files at a participant (cat, grep, head, ls, tail), and
+# learns where it keeps them, or what its errors say.
+_READING_FILES = ("shell_commands", "get_job_log", "report_env", "show_errors")
 
 
 def read_local(folder: Path, name: str, missing: dict[str, Any]) -> dict[str, Any]:
@@ -118,9 +120,15 @@ def forbid_code(local_dir: str | Path) -> Path:
 def forbid_reading(local_dir: str | Path) -> Path:
     """Refuse the commands with which a coordinator reads files of a site, whoever asks.
 
-    A site's log may name cases and paths.
+    A site's log may name cases and paths. A site asks for permission only where the server's
+    message says so: `ClosedCommands` takes the commands away from it as well.
     """
-    return _limit(Path(local_dir), _READING_FILES)
+    folder = Path(local_dir)
+    resources = read_local(folder, RESOURCES, {"format_version": 2})
+    closed = {"id": _CLOSED_COMMANDS, "path": "federation.site.closed_commands.ClosedCommands"}
+    others = [c for c in resources.get("components", []) if c.get("id") != _CLOSED_COMMANDS]
+    write_local(folder, RESOURCES, {**resources, "components": [*others, closed]})
+    return _limit(folder, _READING_FILES)
 
 
 def _limit(folder: Path, rights: Sequence[str]) -> Path:

@@ -181,6 +181,17 @@ def test_a_killed_site_does_not_keep_the_others_from_finishing(story):
     assert list(story.of_round(KILLED)["sites"]) == ["site-1"]
 
 
+@pytest.mark.parametrize(
+    ("question", "words"),
+    [("cat_target", (None, "log.txt")), ("ls_target", ()), ("get_client_env", ())],
+)
+def test_a_server_whose_program_was_changed_reads_nothing_of_a_site(story, question, words):
+    """The server of this deployment tells the sites that no permission is needed."""
+    told = story.deployment.ask(question, "site-1", *words)
+    assert str(story.deployment.kits) not in json.dumps(told), told
+    assert "invalid_request" in json.dumps(told), told
+
+
 def test_the_same_job_once_more_is_refused_and_moves_nothing(story):
     assert "COMPLETED" not in story.deployment.job_status(story.second)
     log = (story.deployment.kits / "localhost" / story.second / "log.txt").read_text()

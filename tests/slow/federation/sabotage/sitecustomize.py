@@ -95,9 +95,24 @@ def _poison_broadcasts():
     HalfPrecision.process_dxo = poisoned
 
 
+def _ask_without_authorization():
+    """Have the server tell sites that its users' commands need no permission."""
+    from nvflare.private.admin_defs import Message
+    from nvflare.private.defs import RequestHeader
+
+    write = Message.set_header
+
+    def forged(self, key, value):
+        write(self, key, "false" if key == RequestHeader.REQUIRE_AUTHZ else value)
+
+    Message.set_header = forged
+
+
 if "SABOTAGE" in os.environ:
     if "federation.site.client" in sys.orig_argv:
         _damage_updates()
         _fill_disk()
     elif any("app.server.runner_process" in word for word in sys.orig_argv):
         _poison_broadcasts()
+    elif any("app.server.server_train" in word for word in sys.orig_argv):
+        _ask_without_authorization()
