@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import shutil
-import time
 import zipfile
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +112,7 @@ def set_aside(path: Path, why: str, keep: int = 3) -> Path:
     Args:
         path: the file.
         why: a word, such as previous or damaged.
-        keep: how many stay, this one included.
+        keep: how many stay, this one included; at least 1.
 
     Returns:
         What it is called now.
@@ -120,15 +120,12 @@ def set_aside(path: Path, why: str, keep: int = 3) -> Path:
     Raises:
         OSError: it cannot be renamed.
     """
-    now = time.strftime("%Y%m%d-%H%M%S")
-    kept = path.with_name(f"{path.name}.{why}.{now}")
-    number = 1
-    while kept.exists():
-        number += 1
-        kept = path.with_name(f"{path.name}.{why}.{now}-{number:02d}")
+    kept = path.with_name(f"{path.name}.{why}.{datetime.now():%Y%m%d-%H%M%S-%f}")
     path.rename(kept)
     sync_folder(path.parent)
-    for old in sorted(path.parent.glob(f"{path.name}.{why}.*"))[:-keep]:
+    # Clocks are set back now and then: the newest is the one that has just come.
+    others = sorted(set(path.parent.glob(f"{path.name}.{why}.*")) - {kept})
+    for old in others[: len(others) - keep + 1]:
         old.unlink(missing_ok=True)
     logger.info(f"kept what was in {path} as {kept.name}")
     return kept

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -142,17 +143,22 @@ def test_a_missing_file_is_not_called_damaged(tmp_path):
         read_checkpoint(tmp_path / "none.ckpt", "cpu")
 
 
-def test_what_is_set_aside_has_the_time_and_the_newest_stay(tmp_path, monkeypatch):
-    times = iter(["20260101-000000", "20260101-000000", "20260102-000000", "20260103-000000"])
-    monkeypatch.setattr("bundle.training.files.time.strftime", lambda _: next(times))
-    path = tmp_path / "state.ckpt"
-    for number in range(4):
+def test_what_is_set_aside_has_the_time_and_the_newest_stay(tmp_path):
+    path, names = tmp_path / "state.ckpt", []
+    for number in range(5):
         path.write_text(str(number))
-        kept = set_aside(path, "damaged")
-        assert kept.read_text() == str(number)
+        names.append(set_aside(path, "damaged").name)
         assert not path.exists()
     assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {
-        "state.ckpt.damaged.20260101-000000-02": "1",
-        "state.ckpt.damaged.20260102-000000": "2",
-        "state.ckpt.damaged.20260103-000000": "3",
+        names[i]: str(i) for i in (2, 3, 4)
     }
+    assert re.fullmatch(r"state\.ckpt\.damaged\.20\d{6}-\d{6}-\d{6}", names[0])
+
+
+def test_a_clock_that_was_set_back_does_not_cost_the_newest(tmp_path):
+    path = tmp_path / "state.ckpt"
+    for number in range(3):
+        path.with_name(f"state.ckpt.damaged.2999010{number + 1}-000000-000000").write_text("old")
+    path.write_text("new")
+    assert set_aside(path, "damaged").read_text() == "new"
+    assert len(list(tmp_path.iterdir())) == 3

@@ -18,6 +18,7 @@ from federation.protocol.messages import (
     read_refusal,
 )
 from federation.protocol.stages import Stage
+from federation.rules import Rules
 from federation.settings import VARIABLE, Site
 from federation.site.client import Client, main
 from federation.site.state import FILE
@@ -36,6 +37,7 @@ class Training:
 
     def __init__(self, exchange, state):
         self.exchange, self.cases, self.all_cases = exchange, CASES, 2
+        self.stage, self.held_out, self.counted = SimpleNamespace(section="validation"), 1, None
         self.state = {key: value.clone() for key, value in state.items()}
         self.method = SimpleNamespace(
             state_dict=lambda: self.state, load_state_dict=lambda new: setattr(self, "state", new)
@@ -45,7 +47,14 @@ class Training:
     def load_global(self, received):
         self.state = self.exchange.take(self.state, received, self.cases)
 
-    def count_statistics(self):
+    def cases_in(self, section):
+        return self.held_out
+
+    def countable(self, least):
+        return [0, 1] if least <= 2 else []
+
+    def count_statistics(self, among):
+        self.counted = among
         self.state = {**self.state, "bank.counts": torch.full((3,), 5.0, dtype=torch.float64)}
         return True
 
@@ -88,7 +97,8 @@ def client(built, tmp_path):
         json.dumps({"training": [{"case": "Miller-77", "image": {"t1": "m77/t1.nii"}}]})
     )
     ids = {"datalist_file": str(tmp_path / "list.json")}
-    return Client(Site("A", ids, tmp_path), "fed", STAGES)
+    # Its two cases are made up.
+    return Client(Site("A", ids, tmp_path, Rules(statistics_of_few=True)), "fed", STAGES)
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ STAGES = [Stage("train", ["train.json"], 2, settings={"prompt_source": "a b"}).t
 def test_it_starts_the_installed_trainer_with_this_python():
     trainer = BundleTrainer("fed", STAGES)
     *command, arguments = trainer._command
-    assert command == [sys.executable, "-u", "-m", "federation.site.client"]
+    assert command == [sys.executable, "-P", "-u", "-m", "federation.site.client"]
     assert json.loads(arguments) == {"federation": "fed", "stages": STAGES}
 
 
