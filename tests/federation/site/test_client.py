@@ -25,7 +25,7 @@ from federation.site.state import FILE
 from nvflare.app_common.abstract.fl_model import FLModel, ParamsType
 
 HEAD = "network.head.weight"
-BUNDLE = Identity("1", "2", "3")
+BUNDLE = Identity(*"1234567")
 CASES = {"t1": 2, "t2": 0, "flair": 1}
 STAGES = [Stage("train", ["train.json"], 5).to_dict()]
 
