@@ -11,6 +11,10 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from nvflare.apis.fl_constant import FLContextKey
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.job_def import JobMetaKey
+
 # Fewer people can be recognised in a sum or a count; also NVFlare's own choice for statistics.
 FEW = 5
 _METHOD = re.compile(r"method_(\w+)\.(json|yaml)")
@@ -126,6 +130,13 @@ class Rules:
         if cases < self.least_cases or (self.jobs is not None and job not in self.jobs):
             return math.inf
         return max(minimum, self.least_cases_statistics)
+
+
+def job_name(fl_ctx: FLContext) -> str | None:
+    """Tell the name of the job that is running; None = unknown."""
+    meta = fl_ctx.get_prop(FLContextKey.JOB_META)
+    name = meta.get(JobMetaKey.JOB_NAME.value) if isinstance(meta, dict) else None
+    return name if isinstance(name, str) else None
 
 
 def methods_of(configs: Iterable[str]) -> list[str]:

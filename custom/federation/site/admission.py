@@ -12,25 +12,17 @@ from nvflare.apis.dxo import DataKind, from_shareable
 from nvflare.apis.filter import Filter
 from nvflare.apis.fl_constant import FilterKey, FLContextKey, ReturnCode
 from nvflare.apis.fl_context import FLContext
-from nvflare.apis.job_def import JobMetaKey
 from nvflare.apis.shareable import Shareable
 from nvflare.apis.utils.task_utils import get_filters
 from nvflare.private.privacy_manager import Scope
 
 from federation.filters.privacy import GaussianPrivacy
 from federation.protocol.messages import VALIDATE
-from federation.rules import methods_of
+from federation.rules import job_name, methods_of
 from federation.settings import Site
 
 # What a trainer may answer where noise is required: an update, or why there is none.
 _ANSWERS = (DataKind.WEIGHT_DIFF, DataKind.METRICS)
-
-
-def job_name(fl_ctx: FLContext) -> str | None:
-    """Tell the name of the job that is running; None = unknown."""
-    meta = fl_ctx.get_prop(FLContextKey.JOB_META)
-    name = meta.get(JobMetaKey.JOB_NAME.value) if isinstance(meta, dict) else None
-    return name if isinstance(name, str) else None
 
 
 def check_task(
