@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import logging
 import shutil
+import zipfile
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
 
-from bundle.atomic import written_atomically
+from bundle.atomic import sync_folder, written_atomically
 
 logger = logging.getLogger(__name__)
+
+# In a zip archive: the entry is a folder. PyTorch would read nothing, and go on.
+_FOLDER = 0x10
 
 
 def check_writable(folder: str) -> str:
@@ -35,14 +39,19 @@ def check_writable(folder: str) -> str:
     return str(folder)
 
 
-def save_atomically(content: Mapping[str, Any], path: Path) -> None:
+def save_atomically(content: Mapping[str, Any], path: Path, private: bool = False) -> None:
     """Write a checkpoint beside its final place and move it there only when it is complete.
+
+    Args:
+        content: tensors and plain values by name.
+        path: the file.
+        private: as in `written_atomically`.
 
     Raises:
         OSError: the disk is full or the folder went away. What stood at `path` before still does.
     """
     try:
-        with written_atomically(path) as file:
+        with written_atomically(path, private) as file:
             torch.save(content, file)
     except (OSError, RuntimeError) as error:
         kept = "the previous one is intact" if path.exists() else "there was none before"
@@ -59,10 +68,23 @@ def _free_space(folder: Path) -> str:
 
 
 def read_checkpoint(path: Path, device: torch.device | str) -> dict[str, Any]:
-    """Read a checkpoint of tensors and plain values; refuse anything else with a ValueError."""
+    """Read a checkpoint of tensors and plain values; refuse anything else.
+
+    PyTorch's format is a zip archive with a checksum for each tensor. `torch.load` does not compare
+    them, so that it takes a flipped bit for another number; here they are compared.
+
+    Raises:
+        ValueError: the file is damaged, or something else.
+        OSError: there is no such file, or it may not be read.
+    """
+    # A file that is missing or forbidden is not damaged.
+    Path(path).open("rb").close()
     try:
+        _compare_checksums(path)
         content = torch.load(path, map_location=device, weights_only=True)
-    except (EOFError, RuntimeError, UnpicklingError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # as many kinds as there are damages
         reason = (str(error) or "it ends too early").splitlines()[0]
         raise ValueError(
             f"{path} cannot be read as a checkpoint ({reason}). "
@@ -71,6 +93,42 @@ def read_checkpoint(path: Path, device: torch.device | str) -> dict[str, Any]:
     if not isinstance(content, Mapping):
         raise ValueError(f"{path}: expected a checkpoint, got a {type(content).__name__}")
     return dict(content)
+
+
+def _compare_checksums(path: Path) -> None:
+    """Refuse a damaged archive; files from before PyTorch 1.6 are none, and have no checksums."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        folders = [entry.filename for entry in archive.infolist() if entry.external_attr & _FOLDER]
+        damaged = folders[0] if folders else archive.testzip()
+    if damaged is not None:
+        raise ValueError(f"the checksum of {damaged} differs")
+
+
+def set_aside(path: Path, why: str, keep: int = 3) -> Path:
+    """Rename a file to `<name>.<why>.<time>`, and delete all but the newest of these.
+
+    Args:
+        path: the file.
+        why: a word, such as previous or damaged.
+        keep: how many stay, this one included; at least 1.
+
+    Returns:
+        What it is called now.
+
+    Raises:
+        OSError: it cannot be renamed.
+    """
+    kept = path.with_name(f"{path.name}.{why}.{datetime.now():%Y%m%d-%H%M%S-%f}")
+    path.rename(kept)
+    sync_folder(path.parent)
+    # Clocks are set back now and then: the newest is the one that has just come.
+    others = sorted(set(path.parent.glob(f"{path.name}.{why}.*")) - {kept})
+    for old in others[: len(others) - keep + 1]:
+        old.unlink(missing_ok=True)
+    logger.info(f"kept what was in {path} as {kept.name}")
+    return kept
 
 
 def keep_previous(path: Path) -> None:

@@ -19,6 +19,7 @@ from nvflare.recipe.spec import Recipe
 from bundle.data.census import modality_counts, table
 from bundle.data.datalist import SECTIONS, load_datalist
 from bundle.modalities import BRATS_MODALITIES
+from federation.rules import job_name
 from federation.settings import Site, find_site
 
 CASES = "cases"
@@ -54,6 +55,9 @@ class ModalityCensus(Statistics):
         app_root = fl_ctx.get_prop(FLContextKey.APP_ROOT) or "."
         site = find_site(fl_ctx.get_identity_name(), app_root)
         self.datalist = load_datalist(datalist_path(site), self.modalities)
+        cases = len(self.datalist.get("training", ()))
+        # What is below it leaves as 0; infinite where the site does not take part.
+        self.min_count = site.rules.census_minimum(job_name(fl_ctx), cases, self.min_count)
 
     def features(self) -> dict[str, list[Feature]]:
         """List what is counted, by section."""

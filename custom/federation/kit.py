@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,13 @@ import yaml
 
 from bundle.atomic import write_text_atomically
 from federation.policy import allow, forbid_code, forbid_reading, keep_logs_home, store_jobs_in
-from federation.settings import LOCAL_FILE, read_site
+from federation.rules import Rules
+from federation.settings import LOCAL_FILE, parse_site
 
 _SERVER_FILE = "startup/fed_server.json"
 _PATHS = ("datalist_file", "dataset_dir", "cache_dir", "state_dir")
+_RULES = tuple(field.name for field in fields(Rules))
+_LISTS = ("jobs", "federations", "methods")
 
 
 def prepare(
@@ -23,7 +28,8 @@ def prepare(
 
     The participant may then build this package's components, and no other class. It refuses jobs
     that bring code. A site keeps its logs to itself, and no coordinator reads its files. Run this
-    again to change settings.
+    again to change settings; a site's rules stay, but for those that are given. The file of its
+    settings can be read by the user alone who runs this, and who must run NVFlare too.
 
     Args:
         folder: the participant's, with `startup` and `local` in it.
@@ -31,11 +37,14 @@ def prepare(
         job_store: folder of the server's jobs; default job_store in the participant's folder.
         settings: the participant's own (`federation.settings`): datalist_file, dataset_dir,
             cache_dir, state_dir, device, num_workers, amp, channels_last, check, on_bad_case.
-            Default of state_dir: state in the participant's folder.
+            Default of state_dir: state in the participant's folder. And its rules
+            (`federation.rules`): require_private, most_epsilon, delta, least_cases,
+            least_cases_statistics, least_cases_scores, statistics_of_few, accept_changes, and, with
+            commas between the names, jobs, federations, methods; null takes a rule away.
 
     Raises:
         FileNotFoundError: there is no such participant.
-        ValueError: a setting that a site may not set.
+        ValueError: a setting that a site may not set, or a rule that is none; nothing is changed.
     """
     root = Path(folder)
     local = root / "local"
@@ -44,6 +53,8 @@ def prepare(
             f"expected a participant's folder with 'startup' in it, got {folder}. Make it with "
             "'nvflare provision' or 'nvflare poc prepare' first."
         )
+    path = root / LOCAL_FILE
+    text = _settings_text(root, path, settings)
     allow(local)
     if not allow_code:
         forbid_code(local)
@@ -52,22 +63,49 @@ def prepare(
     else:
         keep_logs_home(local)
         forbid_reading(local)
-    # A shell has no word for None.
-    settings = {
-        key: None if value in ("null", "$None") else value for key, value in settings.items()
-    }
-    for name in _PATHS:
-        if settings.get(name):
-            settings[name] = str(Path(settings[name]).resolve())
-    settings.setdefault("state_dir", str((root / "state").resolve()))
-    path = root / LOCAL_FILE
-    write_text_atomically(path, yaml.safe_dump(settings, sort_keys=True))
-    try:
-        read_site(root.name, path)
-    except ValueError:
-        path.unlink()
-        raise
+    write_text_atomically(path, text, private=True)
     print(f"prepared {root}: wrote its policies, and its settings in {path.relative_to(root)}")
+
+
+def _settings_text(root: Path, path: Path, given: Mapping[str, Any]) -> str:
+    """Write what goes into the file of settings.
+
+    Raises:
+        ValueError: as in `parse_site`, of what was given or of the rules that are there.
+    """
+    # A shell has no word for None.
+    values = {key: None if value in ("null", "$None") else value for key, value in given.items()}
+    rules = {
+        **_rules_there(path),
+        **(values.pop("rules", None) or {}),
+        **{key: values.pop(key) for key in _RULES if key in values},
+    }
+    for name in _LISTS:
+        if isinstance(rules.get(name), str):
+            rules[name] = rules[name].split(",")
+        if isinstance(rules.get(name), tuple):
+            # fire makes one of words with commas between them.
+            rules[name] = [str(word) for word in rules[name]]
+    rules = {key: value for key, value in rules.items() if value is not None}
+    for name in _PATHS:
+        if values.get(name):
+            values[name] = str(Path(values[name]).resolve())
+    values.setdefault("state_dir", str((root / "state").resolve()))
+    if rules:
+        values["rules"] = rules
+    parse_site(root.name, values, path)
+    return yaml.safe_dump(values, sort_keys=True)
+
+
+def _rules_there(path: Path) -> dict[str, Any]:
+    """Read the rules of a participant that was prepared before."""
+    former = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else None
+    if former is not None and not isinstance(former, Mapping):
+        raise ValueError(
+            f"{path}: expected names and values, got a {type(former).__name__}. Delete the file, "
+            "and give all settings and rules."
+        )
+    return dict((former or {}).get("rules") or {})
 
 
 if __name__ == "__main__":

@@ -17,16 +17,44 @@ ITEMS = {
 
 
 @pytest.fixture
-def census(tmp_path, monkeypatch):
+def counted(tmp_path, monkeypatch):
+    """Give counted(rules): the census of a site with these rules, by a job that asks for all."""
     (tmp_path / "list.json").write_text(json.dumps(ITEMS))
-    (tmp_path / "site-1.yaml").write_text("datalist_file: list.json\n")
     monkeypatch.setenv(VARIABLE, str(tmp_path / "{site}.yaml"))
     context = FLContext()
     context.set_prop(ReservedKey.IDENTITY_NAME, "site-1", private=False, sticky=False)
     context.set_prop(FLContextKey.APP_ROOT, str(tmp_path), private=True, sticky=False)
-    made = ModalityCensus(["t1", "t2", "flair"], min_count=1)
-    made.initialize(context)
-    return made
+    context.set_prop(FLContextKey.JOB_META, {"name": "census"}, private=True, sticky=False)
+
+    def make(rules):
+        settings = f"datalist_file: list.json\nrules: {rules}\n"
+        (tmp_path / "site-1.yaml").write_text(settings)
+        made = ModalityCensus(["t1", "t2", "flair"], min_count=1)
+        made.initialize(context)
+        return made
+
+    return make
+
+
+@pytest.fixture
+def census(counted):
+    return counted("{least_cases_statistics: 1}")
+
+
+@pytest.mark.parametrize(
+    ("rules", "told"),
+    [
+        ("{least_cases_statistics: 1, jobs: [census]}", [1, 2]),
+        ("{least_cases_statistics: 2}", [0, 2]),
+        # A job that asks for every number gets none of fewer than five, if the site says nothing.
+        ("{}", [0, 0]),
+        ("{least_cases_statistics: 1, jobs: [private]}", [0, 0]),
+        ("{least_cases_statistics: 1, least_cases: 3}", [0, 0]),
+    ],
+)
+def test_the_site_decides_which_numbers_leave(counted, rules, told):
+    made = counted(rules)
+    assert [made.count("training", name) for name in ("t1", CASES)] == told
 
 
 def test_it_counts_cases_by_section_and_modality_without_any_image(census):

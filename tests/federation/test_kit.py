@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import json
 
+import fire
 import pytest
 from federation.kit import prepare
 from federation.policy import COMPONENTS
+from federation.rules import Rules
 from federation.settings import find_site
 
 # Rights that nobody has at a site.
@@ -63,6 +65,53 @@ def test_a_wrong_setting_leaves_no_file(tmp_path):
     with pytest.raises(ValueError, match=r"got \['learning_rate'\]"):
         prepare(str(kit), learning_rate=1)
     assert not (kit / "local" / "patchwork.yaml").exists()
+
+
+def prepare_by_command(kit, *words):
+    fire.Fire(prepare, [str(kit), *words])
+
+
+def test_a_site_writes_its_rules_with_the_command(tmp_path):
+    kit = make(tmp_path / "site-1")
+    words = ["--require_private", "--most_epsilon=8", "--delta=1e-6", "--least_cases=10"]
+    words += ["--jobs=private,my-census", "--federations=glioma", "--methods=universal,lckd"]
+    prepare_by_command(kit, *words, "--noaccept_changes", "--device=cpu")
+    site = find_site("site-1", kit)
+    assert site.rules == Rules(
+        require_private=True,
+        most_epsilon=8.0,
+        delta=1e-6,
+        least_cases=10,
+        jobs=("private", "my-census"),
+        federations=("glioma",),
+        methods=("universal", "lckd"),
+        accept_changes=False,
+    )
+    assert site.ids == {"device": "cpu"}
+    assert (kit / "local" / "patchwork.yaml").stat().st_mode & 0o777 == 0o600
+
+
+def test_rules_stay_when_a_site_is_prepared_again_and_null_takes_one_away(tmp_path):
+    kit = make(tmp_path / "site-1")
+    prepare(str(kit), require_private=True, jobs="private", device="cpu")
+    prepare(str(kit), least_cases=10, num_workers=2)
+    site = find_site("site-1", kit)
+    assert site.rules == Rules(require_private=True, jobs=("private",), least_cases=10)
+    assert site.ids == {"num_workers": 2}
+    prepare(str(kit), jobs="null")
+    assert find_site("site-1", kit).rules == Rules(require_private=True, least_cases=10)
+
+
+def test_a_wrong_rule_changes_nothing(tmp_path):
+    kit = make(tmp_path / "site-1")
+    prepare(str(kit), require_private=True)
+    before = {path: path.read_bytes() for path in (kit / "local").iterdir()}
+    with pytest.raises(ValueError, match="least_cases: expected a whole number of at least 1"):
+        prepare(str(kit), least_cases=0, allow_code=True)
+    assert {path: path.read_bytes() for path in (kit / "local").iterdir()} == before
+    (kit / "local" / "patchwork.yaml").write_text("[1]")
+    with pytest.raises(ValueError, match=r"got a list\. Delete the file, and give all"):
+        prepare(str(kit), device="cpu")
 
 
 def test_what_is_no_participant_is_refused(tmp_path):

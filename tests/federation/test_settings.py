@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
-from federation.settings import VARIABLE, find_site, read_site
+from federation.rules import Rules
+from federation.settings import VARIABLE, Site, find_site, read_site
 
 
 @pytest.fixture(autouse=True)
@@ -48,3 +51,29 @@ def test_a_site_may_not_change_the_training(tmp_path):
     file.write_text("- 1\n")
     with pytest.raises(ValueError, match="expected names and values, got a list"):
         read_site("x", file)
+
+
+def test_a_site_has_rules_of_its_own(tmp_path):
+    file = tmp_path / "s.yaml"
+    file.write_text("rules:\n  require_private: true\n  jobs: [private]\n")
+    assert read_site("x", file).rules == Rules(require_private=True, jobs=("private",))
+    file.write_text("rules:\n  require_privat: true\n")
+    with pytest.raises(ValueError, match=r"s.yaml: rules: expected rules of .*'require_privat'"):
+        read_site("x", file)
+    assert find_site("x", tmp_path / "elsewhere").rules == Rules()
+
+
+def test_a_job_brings_no_settings_along(tmp_path):
+    """NVFlare unpacks a job into RUN/app_SITE, and writes fl_app.txt beside it."""
+    app = tmp_path / "site-1" / "job" / "app_site-1"
+    for folder in (app, app / "deeper", app.parent):
+        (folder / "local").mkdir(parents=True)
+        (folder / "local" / "patchwork.yaml").write_text("state_dir: of_the_job\n")
+        # A second mark does not move the border.
+        (folder / "fl_app.txt").write_text("app")
+    for start in (app, app / "deeper", app.parent):
+        assert find_site("site-1", start) == Site("site-1", {})
+    (tmp_path / "site-1" / "local").mkdir()
+    (tmp_path / "site-1" / "local" / "patchwork.yaml").write_text("state_dir: /state\n")
+    for start in (app, app / "deeper", app.parent, app.parent.parent):
+        assert find_site("site-1", start).state_dir == Path("/state")

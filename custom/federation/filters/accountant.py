@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from scipy.optimize import brentq
 from scipy.special import erfcx
 from scipy.stats import norm
 
-from bundle.atomic import write_text_atomically
+from bundle.atomic import make_folder, write_text_atomically
 
 
 def delta_at(epsilon: float, mu: float) -> float:
@@ -39,8 +44,17 @@ def epsilon_at(delta: float, mu: float) -> float:
     return float(brentq(lambda epsilon: delta_at(epsilon, mu) - delta, 0.0, largest))
 
 
+class Cap(NamedTuple):
+    """How much privacy may be spent in all: epsilon at a delta."""
+
+    epsilon: float
+    delta: float
+
+
 class Accountant:
     """Adds up what Gaussian releases cost, exactly; it claims no gain from subsampling.
+
+    Several processes may keep one account: each release reads it anew, under a lock.
 
     Args:
         delta: the delta at which epsilon is told; choose it far below 1 / (a site's cases).
@@ -65,34 +79,63 @@ class Accountant:
         if self.record is not None and self.record.exists():
             self._load(self.record)
 
-    def spend(self, noise_multiplier: float) -> None:
+    def spend(self, noise_multiplier: float, cap: Cap | None = None) -> None:
         """Count a release; call it before the release, so that a crash counts too much.
 
         Args:
             noise_multiplier: the noise's standard deviation divided by the sensitivity; 0 = no
                 noise, which costs everything.
+            cap: what all releases together may cost; None = anything.
 
         Raises:
-            ValueError: it is negative.
+            ValueError: the noise is negative, or the release would pass the cap. Nothing is spent.
             OSError: the record cannot be written; then nothing may be released.
         """
+        with self._locked():
+            squares = self._after(noise_multiplier, cap)
+            releases = self.releases + 1
+            if self.record is not None:
+                content = {"releases": releases, "sum_of_inverse_squares": squares}
+                write_text_atomically(self.record, json.dumps(content) + "\n", private=True)
+            self.releases, self._inverse_squares = releases, squares
+
+    def check(self, noise_multiplier: float, cap: Cap | None) -> None:
+        """Refuse a release that would pass the cap; arguments and errors as in `spend`."""
+        self._after(noise_multiplier, cap)
+
+    def _after(self, noise_multiplier: float, cap: Cap | None) -> float:
+        """Add a release to the sum of inverse squares."""
         if not noise_multiplier >= 0:
             raise ValueError(f"expected a noise_multiplier of at least 0, got {noise_multiplier}")
-        square = noise_multiplier**2
-        cost = 1 / square if square else math.inf
-        releases, squares = self.releases + 1, self._inverse_squares + cost
-        if self.record is not None:
-            content = {"releases": releases, "sum_of_inverse_squares": squares}
-            write_text_atomically(self.record, json.dumps(content) + "\n")
-        self.releases, self._inverse_squares = releases, squares
+        square = noise_multiplier * noise_multiplier
+        squares = self._inverse_squares + (1 / square if square else math.inf)
+        if cap is not None and not _epsilon(squares, cap.delta) <= cap.epsilon:
+            raise ValueError(
+                "the site's cap on epsilon leaves no room for another release with this noise"
+            )
+        return squares
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Keep other processes out, and take up what they have spent."""
+        if self.record is None:
+            yield
+            return
+        make_folder(self.record.parent, private=True)
+        # A file of its own: the account's is replaced at each release, and its lock with it.
+        lock = self.record.with_name(f"{self.record.name}.lock")
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            if self.record.exists():
+                self._load(self.record)
+            yield
+        finally:
+            os.close(handle)
 
     def epsilon(self) -> float:
         """Return epsilon of all releases so far; infinite after one without noise."""
-        if not self.releases:
-            return 0.0
-        if math.isinf(self._inverse_squares):
-            return math.inf
-        return epsilon_at(self.delta, math.sqrt(self._inverse_squares))
+        return _epsilon(self._inverse_squares, self.delta)
 
     def statement(self) -> str:
         """Say what holds after the releases so far."""
@@ -104,10 +147,22 @@ class Accountant:
     def _load(self, path: Path) -> None:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            self.releases = int(content["releases"])
-            self._inverse_squares = float(content["sum_of_inverse_squares"])
+            releases = int(content["releases"])
+            squares = float(content["sum_of_inverse_squares"])
+            if releases < 0 or not squares >= 0 or (squares and not releases):
+                raise ValueError(f"{releases} releases that cost {squares}")
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{path}: expected a privacy account with releases and sum_of_inverse_squares, got "
                 f"something else ({error}). Restore the file: nobody else knows what was spent."
             ) from error
+        self.releases, self._inverse_squares = releases, squares
+
+
+def _epsilon(inverse_squares: float, delta: float) -> float:
+    """Tell epsilon at a delta; infinite after a release without noise."""
+    if not inverse_squares:
+        return 0.0
+    if math.isinf(inverse_squares):
+        return math.inf
+    return epsilon_at(delta, math.sqrt(inverse_squares))

@@ -6,7 +6,6 @@ import math
 import re
 import secrets
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,10 +16,11 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 from torch import Tensor
 
-from federation.filters.accountant import Accountant
+from federation.filters.accountant import Accountant, Cap
+from federation.filters.half_precision import HALVED
 from federation.protocol.message_values import alike, as_state
 from federation.protocol.messages import PRIVACY
-from federation.settings import find_site
+from federation.settings import Site, find_site
 
 # What a site has spent of its privacy, in all jobs together.
 ACCOUNT = "privacy_account.json"
@@ -77,20 +77,34 @@ def gaussian_noise(update: Mapping[str, Tensor], deviation: float, key: int) -> 
     }
 
 
-def account_of(fl_ctx: FLContext) -> Path:
-    """Find the site's privacy account.
+def site_of(fl_ctx: FLContext) -> Site:
+    """Read the settings of the site whose NVFlare process this is; errors as in `find_site`."""
+    return find_site(fl_ctx.get_identity_name(), fl_ctx.get_prop(FLContextKey.APP_ROOT) or ".")
+
+
+def accountant_of(site: Site, delta: float) -> Accountant:
+    """Open a site's account, which another job of the site may have changed since.
+
+    Args:
+        site: whose.
+        delta: the delta at which epsilon is told.
 
     Raises:
-        ValueError: the site's settings name no folder for what must outlast a job.
+        ValueError: the site's settings name no folder for what must outlast a job, or the file
+            there is no account.
     """
-    name = fl_ctx.get_identity_name()
-    state_dir = find_site(name, fl_ctx.get_prop(FLContextKey.APP_ROOT) or ".").state_dir
-    if state_dir is None:
+    if site.state_dir is None:
         raise ValueError(
-            f"{name}: expected state_dir in the site's settings, for the privacy account of all "
-            "its jobs, found none. Nothing was sent. Run python -m federation.kit, or set it."
+            f"{site.name}: expected state_dir in the site's settings, for the privacy account of "
+            "all its jobs, found none. Nothing was sent. Run python -m federation.kit, or set it."
         )
-    return state_dir / ACCOUNT
+    return Accountant(delta, site.state_dir / ACCOUNT)
+
+
+def cap_of(site: Site) -> Cap | None:
+    """Take a site's cap on epsilon from its rules; None = it has none."""
+    rules = site.rules
+    return None if rules.most_epsilon is None else Cap(rules.most_epsilon, rules.delta)
 
 
 class GaussianPrivacy(DXOFilter):
@@ -102,10 +116,13 @@ class GaussianPrivacy(DXOFilter):
     message, the server included. It does not protect case counts, metrics, which modalities the
     site has, and logs.
 
-    Put it before `HalfPrecision`: what happens to a private message costs no privacy.
+    Put it before `HalfPrecision`: what happens to a private message costs no privacy. After
+    `HalfPrecision` it refuses: numbers that travel multiplied by a power of two take the noise's
+    size with them, which would shrink by that power.
 
     A site has one account for all its jobs, in the folder of its own settings that holds its state
-    (`federation.settings`). A job chooses neither the account nor the noise.
+    (`federation.settings`). A job chooses neither the account nor the noise. A release beyond the
+    site's cap on epsilon is refused before anything is spent.
 
     Args:
         clip_norm: C, above 0.
@@ -142,14 +159,15 @@ class GaussianPrivacy(DXOFilter):
         """Return a private copy of a message.
 
         Raises:
-            ValueError: it holds something that noise does not make private. Nothing is sent.
+            ValueError: it holds something that noise does not make private, or the site's cap on
+                epsilon leaves no room. Nothing is sent, and nothing spent.
         """
         update = as_state(dxo.data, "the update")
-        self._check(update)
-        # Read anew for each release: another job of the site may have spent since.
-        accountant = Accountant(self.delta, account_of(fl_ctx))
+        self._check(update, dxo)
+        site = site_of(fl_ctx)
+        accountant = accountant_of(site, self.delta)
         clipped = clip(update, self.clip_norm)
-        accountant.spend(self.noise_multiplier)
+        accountant.spend(self.noise_multiplier, cap_of(site))
         deviation = self.noise_multiplier * _SENSITIVITY_PER_NORM * self.clip_norm
         noise = gaussian_noise(clipped, deviation, new_key())
         data = {
@@ -167,7 +185,20 @@ class GaussianPrivacy(DXOFilter):
         }
         return DXO(dxo.data_kind, data=data, meta=meta)
 
-    def _check(self, update: Mapping[str, Tensor]) -> None:
+    def check_affordable(self, site: Site) -> None:
+        """Refuse a task whose result this filter would refuse to send, before it is worked at.
+
+        Raises:
+            ValueError: the site has no account, or its cap leaves no room for one more release.
+        """
+        accountant_of(site, self.delta).check(self.noise_multiplier, cap_of(site))
+
+    def _check(self, update: Mapping[str, Tensor], dxo: DXO) -> None:
+        if HALVED in dxo.meta:
+            raise ValueError(
+                "expected an update in its own size, got one that HalfPrecision has scaled, which "
+                "would shrink the noise. Put GaussianPrivacy first among the result filters."
+            )
         for key, value in update.items():
             if not value.is_floating_point() or any(re.search(p, key) for p in self.refused):
                 raise ValueError(

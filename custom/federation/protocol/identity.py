@@ -1,15 +1,20 @@
-"""What a job and a site must have in common: the bundle's version, its code and its configs."""
+"""What a job and a site must have in common: version, code, configs and the large packages."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from importlib.machinery import all_suffixes
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import bundle
+import federation
 
 CONFIGS = "configs"
+# What Python imports from a folder, and the data that our packages read.
+_CODE = (*all_suffixes(), ".json", ".yaml", ".yml")
 
 
 class Identity(NamedTuple):
@@ -19,11 +24,24 @@ class Identity(NamedTuple):
         version: the bundle's version.
         code: SHA-256 over the package `bundle`, hexadecimal.
         configs: SHA-256 over the config files that the job names, in their order.
+        federation: SHA-256 over the package `federation`, from where this process has it.
+        torch: PyTorch's version without its build: a site with a GPU has another one than a server.
+        monai: MONAI's version.
+        nvflare: NVFlare's version.
     """
 
     version: str
     code: str
     configs: str
+    federation: str
+    torch: str
+    monai: str
+    nvflare: str
+
+
+# Read at import, as the files are. What follows a + in PyTorch's is the build, such as cpu.
+_VERSIONS = {name: version(name) for name in ("torch", "monai", "nvflare")}
+_VERSIONS["torch"] = _VERSIONS["torch"].partition("+")[0]
 
 
 def _hash_file(path: Path) -> str:
@@ -31,26 +49,40 @@ def _hash_file(path: Path) -> str:
     return hashlib.sha256(path.read_bytes().replace(b"\r\n", b"\n")).hexdigest()
 
 
-def hash_files(root: str | Path) -> dict[str, str]:
-    """Hash a bundle's code and its configs.
-
-    Args:
-        root: the bundle's root folder, with `bundle` and `configs` in it.
-
-    Returns:
-        {path from the root: SHA-256 of the content, hexadecimal}, in the order of the paths.
-    """
-    root = Path(root)
-    paths = [*(root / "bundle").rglob("*.py"), *(root / CONFIGS).glob("*")]
+def _hash_folder(folder: Path, name: str) -> dict[str, str]:
+    paths = (path for path in folder.rglob("*") if "__pycache__" not in path.parts)
     return {
-        path.relative_to(root).as_posix(): _hash_file(path)
+        f"{name}/{path.relative_to(folder).as_posix()}": _hash_file(path)
         for path in sorted(paths)
-        if path.is_file()
+        if path.name.endswith(_CODE) and path.is_file()
     }
 
 
+def hash_files(
+    root: str | Path = bundle.ROOT, packages: Mapping[str, Iterable[str | Path]] | None = None
+) -> dict[str, str]:
+    """Hash a bundle's code, with the data that it reads, and its configs.
+
+    Args:
+        root: the bundle's root folder, with `configs` in it.
+        packages: the folders of `bundle` and `federation`; None = those from which this process
+            imports, wherever they are: a job may have brought some.
+
+    Returns:
+        {path from the package or the root: SHA-256 of the content, hexadecimal}.
+    """
+    if packages is None:
+        packages = {package.__name__: package.__path__ for package in (bundle, federation)}
+    found: dict[str, str] = {}
+    for name, folders in packages.items():
+        for number, folder in enumerate(folders):
+            found |= _hash_folder(Path(folder), f"{name}[{number}]" if number else name)
+    configs = (path for path in sorted((Path(root) / CONFIGS).glob("*")) if path.is_file())
+    return found | {f"{CONFIGS}/{path.name}": _hash_file(path) for path in configs}
+
+
 # Read at import: an edit that is made later must not pass for what this process runs.
-LOADED: Mapping[str, str] = hash_files(bundle.ROOT)
+LOADED: Mapping[str, str] = hash_files()
 
 
 def identify(configs: Iterable[str], files: Mapping[str, str] = LOADED) -> Identity:
@@ -65,30 +97,47 @@ def identify(configs: Iterable[str], files: Mapping[str, str] = LOADED) -> Ident
     Raises:
         FileNotFoundError: a config that this installation lacks.
     """
-    code = [name for name in files if name.startswith("bundle/")]
     named = [f"{CONFIGS}/{name}" for name in configs]
     _check_there(named, files)
-    return Identity(bundle.__version__, _hash_all(code, files), _hash_all(named, files))
+    return Identity(
+        bundle.__version__,
+        code=_hash_all(_of("bundle", files), files),
+        configs=_hash_all(named, files),
+        federation=_hash_all(_of("federation", files), files),
+        **_VERSIONS,
+    )
+
+
+def _of(package: str, files: Mapping[str, str]) -> list[str]:
+    return [name for name in files if name.startswith((f"{package}/", f"{package}["))]
 
 
 def check_unchanged(
-    configs: Iterable[str], root: str | Path = bundle.ROOT, files: Mapping[str, str] = LOADED
+    configs: Iterable[str],
+    root: str | Path = bundle.ROOT,
+    files: Mapping[str, str] = LOADED,
+    packages: Mapping[str, Iterable[str | Path]] | None = None,
 ) -> None:
-    """Make sure that configs are still what the identity of this process says.
+    """Make sure that the code and these configs are still what this process's identity says.
+
+    Code that is imported late would be the new one, beside old code that is in memory. Everything
+    is hashed anew, which takes some 10 ms.
 
     Args:
         configs: names of files in configs/.
-        root: the bundle's root folder.
+        root, packages: as in `hash_files`.
         files: as in `identify`.
 
     Raises:
         FileNotFoundError: as in `identify`.
-        ValueError: a config has changed.
+        ValueError: a file has changed, has come or has gone, which is named.
     """
     named = [f"{CONFIGS}/{name}" for name in configs]
     _check_there(named, files)
-    for name in named:
-        if _hash_file(Path(root) / name) != files[name]:
+    now = hash_files(root, packages)
+    code = {name for name in (*files, *now) if not name.startswith(f"{CONFIGS}/")}
+    for name in (*named, *sorted(code)):
+        if now.get(name) != files.get(name):
             raise ValueError(
                 f"expected {name} as it was when this process started, got a changed file. Start "
                 "the process again, at every participant with the same file."

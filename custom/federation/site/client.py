@@ -23,9 +23,10 @@ from nvflare.app_common.abstract.fl_model import FLModel
 from torch import Tensor
 
 from bundle import root_of
+from bundle.atomic import make_folder
 from federation.protocol.contribution import Contribution
 from federation.protocol.exchange import Kind
-from federation.protocol.identity import check_same, read_identity
+from federation.protocol.identity import check_same, check_unchanged, read_identity
 from federation.protocol.message_values import as_state
 from federation.protocol.messages import (
     COUNTED_SITES,
@@ -44,9 +45,12 @@ from federation.site.state import SiteState
 
 logger = logging.getLogger(__name__)
 
+# What the coordinator is told.
+WITHHELD = "sends no statistics: fewer of its cases have the same modalities than it asks for"
+
 
 class Client:
-    """Answers the tasks of a job at one site.
+    """Answers the tasks of a job at one site, if the site's own rules allow it.
 
     Args:
         site: the site's own settings.
@@ -58,6 +62,8 @@ class Client:
         self.site, self.federation = site, check_name(federation, "federation")
         self.stages = read_stages(stages)
         self._current: tuple[str, LocalTraining, SiteState] | None = None
+        # For the next contribution.
+        self._notes: list[str] = []
 
     def answer(self, task: str, message: FLModel) -> FLModel:
         """Do a task, and return what is sent back: a contribution, scores, or why there is none.
@@ -88,8 +94,10 @@ class Client:
         """Return the stage's training; build it where this process has none, with its state.
 
         Raises:
-            ValueError: the server or the job has another bundle, or the site has no cases.
+            ValueError: the server or the job has another bundle, this one has changed on disk
+                since the process started, or the site's rules do not allow it.
         """
+        check_unchanged(stage.configs)
         identity = installed_identity(stage)
         expected = (message.meta or {}).get(IDENTITY)
         if expected is not None:
@@ -99,10 +107,12 @@ class Client:
             gc.collect()
             self._check_there_are_cases(self._listed())
             folder = self._folder(stage)
+            make_folder(folder, private=True)
             training, state = LocalTraining(stage, self.site, folder), SiteState(folder)
             # What is listed may have been left out as bad.
             self._check_there_are_cases(training.all_cases)
-            training.take_up(state.load(_run(message)))
+            self._check_noise_protects(training)
+            self._notes += state.give_to(training.take_up, _run(message))
             self._current = stage.task, training, state
         return self._current[1]
 
@@ -115,10 +125,23 @@ class Client:
         content = self._datalist()
         return len(content.get("training") or ()) if isinstance(content, Mapping) else None
 
-    @staticmethod
-    def _check_there_are_cases(count: int | None) -> None:
+    def _check_there_are_cases(self, count: int | None) -> None:
         if count == 0:
             raise ValueError("expected training cases in the site's datalist, got none")
+        if count is not None:
+            self.site.rules.check_joining(count)
+
+    def _check_noise_protects(self, training: LocalTraining) -> None:
+        """Refuse a stage whose sums would need far more noise than an update, where noise must be.
+
+        Raises:
+            ValueError: so it is.
+        """
+        if self.site.rules.needs_private and _adds_up(training):
+            raise ValueError(
+                "the site takes part in private trainings only, and this stage adds up statistics, "
+                "which noise does not protect"
+            )
 
     def _datalist(self) -> Any:
         """Read the site's datalist as it is; None = there is none, or it cannot be read."""
@@ -137,20 +160,17 @@ class Client:
         training = self._open(stage, message)
         received = as_state(message.params, "the global model")
         training.load_global(received)
-        collected = self._add_statistics(training, received, message)
-        global_sums = training.exchange.of_kind(Kind.ADDITIVE, received)
-        if collected and not any(bool(value.any()) for value in global_sums.values()):
+        collected, waits = self._add_statistics(training, received, message)
+        if waits:
             # Training waits for the statistics of the other sites.
-            logger.info(
-                f"{self.site.name} sends its statistics in this round, and trains in later ones"
-            )
+            logger.info(f"{self.site.name} trains in later rounds: the statistics come first")
         else:
             training.train(number)
-        notes = self._keep(training, message)
+        self._notes += self._keep(training, message)
         given = Contribution(
             site=self.site.name,
             update=training.exchange.difference(
-                training.method.state_dict(), received, training.cases
+                self._leaving(training, received, collected), received, training.cases
             ),
             cases=training.cases,
             all_cases=training.all_cases,
@@ -161,25 +181,54 @@ class Client:
             "collected": collected,
             "seconds": round(time.monotonic() - started, 2),
             "peak_memory_mib": peak_memory_mib(),
-            "notes": notes,
+            "notes": self._notes,
         }
+        self._notes = []
         return to_message(given, facts)
 
     def _add_statistics(
         self, training: LocalTraining, received: Mapping[str, Tensor], message: FLModel
-    ) -> bool:
-        """Add this site's statistics to the global ones, unless they are in them."""
+    ) -> tuple[bool, bool]:
+        """Add this site's statistics to the global ones, unless they are in them or too few.
+
+        Returns:
+            True = they leave the site with this contribution; True = nobody has trained yet, and
+            this round goes by without training.
+        """
         exchange = training.exchange
-        additive = any(part.kind == Kind.ADDITIVE for part in exchange.parts.values())
-        if not additive or self.site.name in (message.meta or {}).get(COUNTED_SITES, ()):
-            return False
-        if not training.count_statistics():
+        if not _adds_up(training) or self.site.name in (message.meta or {}).get(COUNTED_SITES, ()):
+            return False, False
+        among = training.countable(self.site.rules.least_summed)
+        if not among:
+            self._notes.append(WITHHELD)
+        elif not training.count_statistics(among):
             raise ValueError(
                 "expected the method to count its additive statistics, but its add_statistics() "
                 "returned False"
             )
-        training.method.load_state_dict(exchange.add(training.method.state_dict(), received))
-        return True
+        else:
+            state = exchange.add(training.method.state_dict(), received)
+            training.method.load_state_dict(state)
+        sums = exchange.of_kind(Kind.ADDITIVE, received)
+        empty = not any(bool(value.any()) for value in sums.values())
+        # Where every site withholds them, there will never be any: only one round waits for them.
+        first = (message.current_round or 0) == 0
+        return bool(among), empty and (bool(among) or first)
+
+    def _leaving(
+        self, training: LocalTraining, received: Mapping[str, Tensor], collected: bool
+    ) -> dict[str, Tensor]:
+        """Return the state whose difference to the received one leaves the site.
+
+        Whatever a method has made of its sums meanwhile: those that must not leave are as received.
+        """
+        state = dict(training.method.state_dict())
+        if not collected:
+            state |= training.exchange.of_kind(Kind.ADDITIVE, received)
+        scored = [training.cases_in(section) for section in ("validation", training.stage.section)]
+        if any(0 < count < self.site.rules.least_cases_scores for count in scored):
+            state |= training.exchange.of_kind(Kind.RECOUNTED, received)
+        return state
 
     def _keep(self, training: LocalTraining, message: FLModel) -> list[str]:
         """Write the site's state; a full disk does not cost the round."""
@@ -194,7 +243,10 @@ class Client:
         stage = self._stage(str((message.meta or {}).get(STAGE)))
         training = self._open(stage, message)
         training.load_global(as_state(message.params, "the global model"))
-        return FLModel(metrics={"dice": training.score(), "peak_memory_mib": peak_memory_mib()})
+        rules = self.site.rules
+        rules.check_scoring(training.cases_in(stage.section))
+        dice = rules.enough_scored(training.score())
+        return FLModel(metrics={"dice": dice, "peak_memory_mib": peak_memory_mib()})
 
     def _names(self) -> Collection[str] | None:
         """List what the site's datalist calls its patients; None = it cannot be read."""
@@ -205,6 +257,10 @@ class Client:
             return None if content is None else identifiers(content)
         except (ValueError, AttributeError):
             return None
+
+
+def _adds_up(training: LocalTraining) -> bool:
+    return any(part.kind == Kind.ADDITIVE for part in training.exchange.parts.values())
 
 
 def _run(message: FLModel) -> str:

@@ -14,9 +14,14 @@ from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
 from nvflare.app_common.executors.client_api.external_process_backend import ExternalProcessBackend
 from nvflare.app_common.executors.client_api_executor import ClientAPIExecutor, ExecutionMode
+from nvflare.app_common.utils.fl_model_utils import FLModelUtils
 from nvflare.client.config import ExchangeFormat, TransferType
 
+from federation.filters.privacy import site_of
+from federation.protocol.messages import refusal
 from federation.protocol.stages import check_name, read_stages
+from federation.site.admission import check_answer, check_task
+from federation.site.patient_names import presentable
 
 _TRAINER = "federation.site.client"
 _HEARTBEAT_TIMEOUT = 120.0
@@ -26,7 +31,8 @@ class BundleTrainer(ClientAPIExecutor):
     """Runs `federation.site.client` of the installed bundle, and nothing else.
 
     NVFlare's own executor takes any command from the job; a site that allows it, allows everything.
-    This one takes plain values alone, so a site needs to trust the installed package only.
+    This one takes plain values alone, so a site needs to trust the installed package only. It
+    gives no task to the trainer that the site's rules do not allow, and answers why.
 
     Args:
         federation: the federation's name, under which a site keeps its state.
@@ -61,8 +67,9 @@ class BundleTrainer(ClientAPIExecutor):
         if own_process:
             how = {
                 "execution_mode": ExecutionMode.EXTERNAL_PROCESS,
-                # This very Python: the first one on the path may be another.
-                "command": [sys.executable, "-u", "-m", _TRAINER, text],
+                # This very Python: the first one on the path may be another. -P: NVFlare starts it
+                # in the job's folder, from which it would import whatever has come with the job.
+                "command": [sys.executable, "-P", "-u", "-m", _TRAINER, text],
                 "launch_timeout": launch_timeout,
                 # A machine that is short of memory may be silent for a while.
                 "heartbeat_timeout": _HEARTBEAT_TIMEOUT,
@@ -83,6 +90,28 @@ class BundleTrainer(ClientAPIExecutor):
         self.own_process, self.launch_timeout = own_process, launch_timeout
 
     def execute(
+        self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal
+    ) -> Shareable:
+        """Give a task to the trainer, if the site's rules allow it."""
+        try:
+            # Read anew for each task: a site may change its rules while a job runs.
+            site = site_of(fl_ctx)
+            configs = [stage["configs"] for stage in self.stages]
+            check_task(site, task_name, self.federation, configs, fl_ctx)
+        except Exception as error:
+            return self._refuse(error, task_name, fl_ctx)
+        reply = self._train(task_name, shareable, fl_ctx, abort_signal)
+        try:
+            check_answer(site, task_name, reply)
+        except ValueError as error:
+            return self._refuse(error, task_name, fl_ctx)
+        return reply
+
+    def _refuse(self, error: Exception, task_name: str, fl_ctx: FLContext) -> Shareable:
+        self.log_exception(fl_ctx, f"this site sends the reason only for the task {task_name}")
+        return FLModelUtils.to_shareable(refusal(presentable(error, ())))
+
+    def _train(
         self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal
     ) -> Shareable:
         """Give a task to the trainer; where that dies of it, to one more."""

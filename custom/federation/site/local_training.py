@@ -7,7 +7,7 @@ import re
 import resource
 import warnings
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,17 @@ import torch
 from monai.bundle import ConfigWorkflow
 from monai.engines import SupervisedTrainer
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Subset
 
-from bundle.data.census import modality_counts
+from bundle.data.census import combination_counts, modality_counts
+from bundle.modalities import subset_name
 from bundle.training.engine import EpochSeed, epoch_seed
 from bundle.training.files import check_writable
 from federation.protocol.exchange import Exchange, ExchangeRules, Kind, declared_statistics
 from federation.protocol.scoring import Sums, dice_sums
 from federation.protocol.stages import Stage, read_workflow
 from federation.settings import Site
+from federation.site.own_state import check_own_state
 
 logger = logging.getLogger(__name__)
 
@@ -98,6 +101,10 @@ class LocalTraining:
         """How many training cases the site has."""
         return len(self._get("training_cases"))
 
+    def cases_in(self, section: str) -> int:
+        """How many cases the site has in a section of its datalist."""
+        return len(self._get("datalist").get(section) or ())
+
     @cached_property
     def engine(self) -> SupervisedTrainer:
         """The config's trainer."""
@@ -124,8 +131,28 @@ class LocalTraining:
             if served is not None and not self.cases[self.modalities[served]]:
                 value.requires_grad_(False)
 
-    def count_statistics(self) -> bool:
-        """Set the additive statistics to those of this site's cases alone.
+    def countable(self, least: int) -> list[int]:
+        """List the training cases that may be part of a sum that leaves the site.
+
+        Sums are kept for each pair of modalities. Subtracted from each other they tell of the cases
+        of one combination alone, so that each combination needs enough cases.
+
+        Args:
+            least: how many cases must have the same modalities.
+
+        Returns:
+            Indices into the training cases, rising.
+        """
+        cases = self._get("training_cases")
+        counts = combination_counts(cases, self.modalities)
+        names = (subset_name(item["image"], self.modalities) for item in cases)
+        return [index for index, name in enumerate(names) if counts[name] >= least]
+
+    def count_statistics(self, among: Sequence[int]) -> bool:
+        """Set the additive statistics to those of some of this site's cases alone.
+
+        Args:
+            among: indices into the training cases.
 
         Returns:
             True = done; False = the method has no such statistics.
@@ -135,7 +162,15 @@ class LocalTraining:
         for handler in self._get("train#handlers"):
             if isinstance(handler, EpochSeed):
                 handler(self.engine)
-        return bool(self.method.add_statistics(self.engine.data_loader, self.engine.state.device))
+        loader = self.engine.data_loader
+        if len(among) < self.all_cases:
+            loader = DataLoader(
+                Subset(loader.dataset, among),
+                batch_size=loader.batch_size,
+                num_workers=loader.num_workers,
+                collate_fn=loader.collate_fn,
+            )
+        return bool(self.method.add_statistics(loader, self.engine.state.device))
 
     def train(self, number: int) -> None:
         """Train round `number`, counted from 0: the stage's epochs from there on.
@@ -179,20 +214,21 @@ class LocalTraining:
         return {"private": private, "optimizer": self._get("optimizer").state_dict()}
 
     def take_up(self, content: Mapping[str, Any]) -> None:
-        """Go on from what `own_state` returned; {} changes nothing."""
+        """Go on from what `own_state` returned: all of it, or nothing; {} changes nothing.
+
+        Raises:
+            ValueError: it is damaged, or of another method or size.
+        """
         if not content:
             return
         own = self.method.state_dict()
-        private = content["private"]
-        if any(key not in own or own[key].shape != value.shape for key, value in private.items()):
-            logger.warning(
-                "expected the state of this method, found another one's: the site starts without "
-                "its private parameters and its optimiser"
-            )
-            return
-        self.method.load_state_dict({**own, **private})
         optimizer, scheduler = self._get("optimizer"), self._get("lr_scheduler")
-        optimizer.load_state_dict(content["optimizer"])
+        check_own_state(content, self.exchange.of_kind(Kind.PRIVATE, own), optimizer)
+        self.method.load_state_dict({**own, **content["private"]})
+        # The rates and other settings are this job's, not those of the job that is gone on with.
+        settings = optimizer.state_dict()["param_groups"]
+        moments = content["optimizer"]["state"]
+        optimizer.load_state_dict({"state": moments, "param_groups": settings})
         # A job that resumes another may have more rounds, and so another schedule.
         for group, rate in zip(optimizer.param_groups, scheduler.base_lrs, strict=True):
             group["lr"] = rate

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bundle.training.files import keep_previous, read_checkpoint, save_atomically
+from bundle.training.files import read_checkpoint, save_atomically, set_aside
 
 logger = logging.getLogger(__name__)
 
 # Not .pt: MONAI Label would offer it as a model.
 FILE = "site_state.ckpt"
+# What the coordinator is told.
+ANEW = "started anew, without private parameters and optimiser: its own state was damaged or unfit"
 
 
 class SiteState:
@@ -34,25 +36,50 @@ class SiteState:
         Raises:
             OSError: the disk is full or the folder went away; the state before is intact.
         """
-        save_atomically({"run": run, "round": number, **content}, self.path)
+        save_atomically({"run": run, "round": number, **content}, self.path, private=True)
 
     def load(self, run: str) -> dict[str, Any]:
         """Read what there is of a federation's run; {} where there is nothing.
 
-        The state of another federation is kept as `.previous` and not read. A state that cannot be
-        read stops nothing: all tensors that are not private come from the server.
+        The state of another federation is kept as `.previous`, with the time, and not read.
+
+        Raises:
+            ValueError: the file is damaged, or something else.
+            OSError: it may not be read.
         """
         if not self.path.exists():
             return {}
-        try:
-            content = read_checkpoint(self.path, "cpu")
-        except (ValueError, OSError) as error:
-            logger.warning(f"the site starts without its private parameters and optimiser: {error}")
-            return {}
+        content = read_checkpoint(self.path, "cpu")
         if content.get("run") != run:
-            keep_previous(self.path)
-            self.path.unlink()
+            set_aside(self.path, "previous")
             return {}
         number = content.get("round")
         logger.info(f"the site goes on from its state after round {number} in {self.path}")
         return content
+
+    def give_to(self, take_up: Callable[[Mapping[str, Any]], None], run: str) -> list[str]:
+        """Have a training go on from the state, or start anew where that cannot be used.
+
+        A state that cannot be used stops nothing, because all tensors that are not private come
+        from the server. It is kept as `.damaged`, with the time.
+
+        Args:
+            take_up: takes the content, all or nothing; raises a ValueError where it does not fit.
+            run: as in `load`.
+
+        Returns:
+            What the coordinator should know.
+        """
+        try:
+            take_up(self.load(run))
+        except (ValueError, OSError) as error:
+            logger.error(f"{self.path}: {ANEW} ({error})")
+            self._set_damaged_aside()
+            return [ANEW]
+        return []
+
+    def _set_damaged_aside(self) -> None:
+        try:
+            set_aside(self.path, "damaged")
+        except OSError as error:
+            logger.error(f"could not rename {self.path}, the next round writes over it: {error}")

@@ -2,12 +2,18 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import subprocess
+import sys
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
-from federation.filters.accountant import Accountant, delta_at, epsilon_at
+from federation.filters.accountant import Accountant, Cap, delta_at, epsilon_at
 from scipy.integrate import quad
 from scipy.stats import norm
+
+import bundle
 
 # (sigma, releases, delta, epsilon as Opacus 1.6 bounds it with Renyi orders and sampling rate 1).
 OPACUS = [
@@ -138,7 +144,16 @@ def test_an_infinite_account_survives_too(tmp_path):
     assert math.isinf(Accountant(1e-5, record).epsilon())
 
 
-@pytest.mark.parametrize("content", ["{}", "[]", '{"releases": 3}', "", '{"releases": 1'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("{}", "[]", '{"releases": 3}', "", '{"releases": 1'),
+        '{"releases": 1, "sum_of_inverse_squares": NaN}',
+        '{"releases": 1, "sum_of_inverse_squares": -0.25}',
+        '{"releases": -1, "sum_of_inverse_squares": 0.25}',
+        '{"releases": 0, "sum_of_inverse_squares": 0.25}',
+    ],
+)
 def test_a_record_that_cannot_be_read_is_no_fresh_start(content, tmp_path):
     record = tmp_path / "privacy.json"
     record.write_text(content, encoding="utf-8")
@@ -165,3 +180,86 @@ def test_delta_is_a_probability(delta):
 def test_noise_is_not_negative(noise):
     with pytest.raises(ValueError, match="noise_multiplier of at least 0"):
         Accountant(1e-5).spend(noise)
+
+
+def test_two_processes_that_release_at_once_lose_nothing(tmp_path):
+    """Each of them opens the account before the other one spends."""
+    record = tmp_path / "state" / "privacy_account.json"
+    one, other = Accountant(1e-5, record), Accountant(1e-5, record)
+    for accountant in (one, other, other, one):
+        accountant.spend(2.0)
+    assert Accountant(1e-5, record).releases == one.releases == 4
+    assert one.epsilon() == account(2.0, 4, 1e-5).epsilon()
+
+
+def test_a_second_process_waits_for_the_first(tmp_path):
+    """Real processes, all at once: every release is in the account."""
+    record, go = tmp_path / "privacy_account.json", tmp_path / "go"
+    program = f"""
+import sys, time
+from pathlib import Path
+from federation.filters.accountant import Accountant
+accountants = [Accountant(1e-5, {str(record)!r}) for _ in range(25)]
+print("ready", flush=True)
+while not Path({str(go)!r}).exists():
+    time.sleep(0.01)
+for accountant in accountants:
+    accountant.spend(2.0)
+"""
+    custom = Path(bundle.ROOT) / "custom"
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", program],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([bundle.ROOT, str(custom)])},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    assert [process.stdout.readline() for process in started] == ["ready\n"] * 2
+    go.touch()
+    assert [process.wait(60) for process in started] == [0, 0]
+    for process in started:
+        process.stdout.close()
+    content = json.loads(record.read_text(encoding="utf-8"))
+    assert content == {"releases": 50, "sum_of_inverse_squares": 12.5}
+
+
+def test_the_account_is_for_its_owner_alone(tmp_path):
+    record = tmp_path / "state" / "privacy_account.json"
+    Accountant(1e-5, record).spend(2.0)
+    modes = {p.name: p.stat().st_mode & 0o777 for p in (record.parent, *record.parent.iterdir())}
+    assert modes == {
+        "state": 0o700,
+        "privacy_account.json": 0o600,
+        "privacy_account.json.lock": 0o600,
+    }
+
+
+def test_a_release_beyond_the_cap_is_refused_and_costs_nothing(tmp_path):
+    record = tmp_path / "privacy.json"
+    cap = Cap(account(2.0, 3, 1e-6).epsilon(), 1e-6)
+    # The account tells epsilon at another delta, at which all of this would be far below.
+    for _ in range(3):
+        Accountant(0.3, record).spend(2.0, cap)
+    before = record.read_bytes()
+    with pytest.raises(ValueError, match="the site's cap on epsilon leaves no room for another"):
+        Accountant(0.3, record).spend(2.0, cap)
+    with pytest.raises(ValueError, match="the site's cap on epsilon leaves no room for another"):
+        Accountant(0.3, record).check(2.0, cap)
+    assert record.read_bytes() == before
+    Accountant(0.3, record).check(2.0, None)
+    with pytest.raises(ValueError, match="leaves no room for another release with this noise"):
+        Accountant(0.3).spend(0, cap)
+
+
+def test_what_another_process_has_spent_counts_for_the_cap(tmp_path):
+    record, cap = tmp_path / "privacy.json", Cap(account(2.0, 1, 1e-5).epsilon(), 1e-5)
+    early = Accountant(1e-5, record)
+    Accountant(1e-5, record).spend(2.0, cap)
+    with pytest.raises(ValueError, match="leaves no room"):
+        early.spend(2.0, cap)
+
+
+def test_noise_beyond_what_can_be_squared_costs_nothing():
+    assert account(1e200, 1, 1e-5).epsilon() == 0

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from federation.filters.accountant import Accountant
+from federation.filters.half_precision import HALVED, FullPrecision, HalfPrecision
 from federation.filters.privacy import GaussianPrivacy, clip, gaussian_noise, new_key
 from federation.protocol.messages import PRIVACY
 from nvflare.apis.dxo import DXO, DataKind, from_shareable
@@ -18,10 +19,10 @@ def norm(update):
 pytestmark = pytest.mark.usefixtures("state_dir")
 
 
-def filtered(privacy, data, kind=DataKind.WEIGHT_DIFF):
+def filtered(privacy, data, kind=DataKind.WEIGHT_DIFF, meta=None):
     context = FLContext()
     context.set_prop(ReservedKey.IDENTITY_NAME, "site-1", private=False, sticky=False)
-    return from_shareable(privacy.process(DXO(kind, data=data).to_shareable(), context))
+    return from_shareable(privacy.process(DXO(kind, data, meta).to_shareable(), context))
 
 
 def test_a_long_update_is_shortened_and_a_short_one_stays():
@@ -121,7 +122,8 @@ def test_all_jobs_of_a_site_spend_from_one_account(state_dir):
     one, other = GaussianPrivacy(1.0, 2.0), GaussianPrivacy(1.0, 2.0)
     for number, job in enumerate((one, other, one), 1):
         assert filtered(job, {"a": torch.ones(3)}).meta[PRIVACY]["releases"] == number
-    assert [path.name for path in state_dir.iterdir()] == ["privacy_account.json"]
+    kept = sorted(path.name for path in state_dir.iterdir())
+    assert kept == ["privacy_account.json", "privacy_account.json.lock"]
 
 
 @pytest.mark.parametrize("chosen", ["seed", "record"])
@@ -160,3 +162,34 @@ def test_a_global_model_passes_as_it_is():
     sent = filtered(GaussianPrivacy(1.0, 1.0), {"a": torch.ones(3)}, DataKind.WEIGHTS)
     assert sent.data["a"].tolist() == [1, 1, 1]
     assert PRIVACY not in sent.meta
+
+
+def test_after_half_precision_it_refuses_and_spends_nothing(state_dir):
+    """A small update travels multiplied by 2^24, say, and noise on it would be divided by that."""
+    small = {"a": torch.full((1000,), 1e-3)}
+    scaled = filtered(HalfPrecision(), small)
+    assert scaled.meta[HALVED] == {"a": 24}
+    context = FLContext()
+    context.set_prop(ReservedKey.IDENTITY_NAME, "site-1", private=False, sticky=False)
+    with pytest.raises(ValueError, match="HalfPrecision has scaled, which would shrink the noise"):
+        GaussianPrivacy(1.0, 2.0).process(scaled.to_shareable(), context)
+    assert not state_dir.exists()
+
+
+def test_in_the_right_order_the_noise_keeps_its_size():
+    sent = filtered(GaussianPrivacy(1.0, 2.0), {"a": torch.full((10_000,), 1e-3)})
+    halved = filtered(HalfPrecision(), sent.data)
+    whole = filtered(FullPrecision(), halved.data | {}, meta=halved.meta).data["a"]
+    assert float(whole.std()) == pytest.approx(4.0, rel=0.05)
+
+
+def test_a_release_beyond_the_sites_cap_is_not_sent_and_not_counted(tmp_path, state_dir):
+    # Two releases with multiplier 2 cost epsilon 2.92 at delta 1e-5, three 3.67.
+    (tmp_path / "site.yaml").write_text("state_dir: state\nrules: {most_epsilon: 3}\n")
+    privacy = GaussianPrivacy(1.0, 2.0, delta=0.5)
+    for _ in range(2):
+        filtered(privacy, {"a": torch.ones(3)})
+    before = (state_dir / "privacy_account.json").read_bytes()
+    with pytest.raises(ValueError, match="the site's cap on epsilon leaves no room for another"):
+        filtered(privacy, {"a": torch.ones(3)})
+    assert (state_dir / "privacy_account.json").read_bytes() == before

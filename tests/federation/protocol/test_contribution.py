@@ -8,7 +8,7 @@ from federation.protocol.contribution import check_contribution
 from federation.protocol.identity import Identity
 
 HEAD = "network.head.weight"
-OURS = Identity("1.0", "c0de", "c0f1")
+OURS = Identity("1.0", "c0de", "c0f1", *"wxyz")
 
 
 def refusal(given, exchange, state, **limits):

@@ -27,7 +27,7 @@ def received(message, *filters, site="A"):
 
 
 def test_a_contribution_comes_out_as_it_went_in(contribute):
-    given = contribute(identity=Identity("1", "2", "3"), round=4)
+    given = contribute(identity=Identity(*"1234567"), round=4)
     message = to_message(given)
     assert message.params_type == ParamsType.DIFF
     back = read_message(received(message))

@@ -97,7 +97,7 @@ def test_a_refused_contribution_changes_nothing_and_the_report_says_why(
 
 
 def test_only_the_jobs_bundle_may_contribute(make, contribute, state):
-    ours = Identity("1", "2", "3")
+    ours = Identity(*"1234567")
     aggregator = make(identity=ours._asdict())
     aggregator.begin(state, 0)
     assert aggregator.accept_model(message(contribute("A", identity=ours)))

@@ -27,7 +27,7 @@ from nvflare.app_common.abstract.fl_model import FLModel, ParamsType
 
 SITES = ["A", "B", "C"]
 HEAD = "network.head.weight"
-BUNDLE = Identity("1", "2", "3")
+BUNDLE = Identity(*"1234567")
 
 
 class Persistor:

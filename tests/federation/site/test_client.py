@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from federation.protocol.identity import Identity
@@ -18,13 +20,14 @@ from federation.protocol.messages import (
     read_refusal,
 )
 from federation.protocol.stages import Stage
+from federation.rules import Rules
 from federation.settings import VARIABLE, Site
-from federation.site.client import Client, main
-from federation.site.state import FILE
+from federation.site.client import WITHHELD, Client, main
+from federation.site.state import ANEW, FILE
 from nvflare.app_common.abstract.fl_model import FLModel, ParamsType
 
 HEAD = "network.head.weight"
-BUNDLE = Identity("1", "2", "3")
+BUNDLE = Identity(*"1234567")
 CASES = {"t1": 2, "t2": 0, "flair": 1}
 STAGES = [Stage("train", ["train.json"], 5).to_dict()]
 
@@ -36,6 +39,7 @@ class Training:
 
     def __init__(self, exchange, state):
         self.exchange, self.cases, self.all_cases = exchange, CASES, 2
+        self.stage, self.held_out, self.counted = SimpleNamespace(section="validation"), 1, None
         self.state = {key: value.clone() for key, value in state.items()}
         self.method = SimpleNamespace(
             state_dict=lambda: self.state, load_state_dict=lambda new: setattr(self, "state", new)
@@ -45,7 +49,14 @@ class Training:
     def load_global(self, received):
         self.state = self.exchange.take(self.state, received, self.cases)
 
-    def count_statistics(self):
+    def cases_in(self, section):
+        return self.held_out
+
+    def countable(self, least):
+        return [0, 1] if least <= 2 else []
+
+    def count_statistics(self, among):
+        self.counted = among
         self.state = {**self.state, "bank.counts": torch.full((3,), 5.0, dtype=torch.float64)}
         return True
 
@@ -88,7 +99,8 @@ def client(built, tmp_path):
         json.dumps({"training": [{"case": "Miller-77", "image": {"t1": "m77/t1.nii"}}]})
     )
     ids = {"datalist_file": str(tmp_path / "list.json")}
-    return Client(Site("A", ids, tmp_path), "fed", STAGES)
+    # Its two cases are made up.
+    return Client(Site("A", ids, tmp_path, Rules(statistics_of_few=True)), "fed", STAGES)
 
 
 @pytest.fixture
@@ -232,6 +244,139 @@ def test_a_full_disk_does_not_cost_the_round(client, sent, monkeypatch):
     answer = client.answer("train", sent(1, FILLED))
     assert answer.params[HEAD].tolist() == [1.0] * 4
     assert read_facts(answer)["notes"] == ["could not write its state; the one before is intact"]
+
+
+@pytest.fixture
+def ruled(built, client):
+    """Give ruled(**rules): the client at a site with these rules."""
+
+    def make(**rules):
+        site = dataclasses.replace(client.site, rules=Rules(**rules))
+        return Client(site, "fed", STAGES)
+
+    return make
+
+
+def test_statistics_of_few_cases_stay_and_the_site_trains_all_the_same(ruled, sent, built):
+    client = ruled()
+    # In the first round the others send theirs; nobody trains yet.
+    first = client.answer("train", sent(0))
+    assert (built[0].rounds, built[0].counted) == ([], None)
+    later = client.answer("train", sent(1, FILLED, **{COUNTED_SITES: ["B"]}))
+    assert built[0].rounds == [1]
+    assert later.params[HEAD].tolist() == [1.0] * 4
+    for answer in (first, later):
+        assert not read_facts(answer)["collected"]
+        assert read_facts(answer)["notes"] == [WITHHELD]
+        # What the coordinator's check demands is there, and says nothing.
+        assert not answer.params["bank.counts"].any()
+    assert not any(character.isdigit() for character in WITHHELD)
+
+
+def test_where_every_site_withholds_them_only_one_round_goes_by(ruled, sent, built):
+    client = ruled()
+    for number in range(3):
+        client.answer("train", sent(number))
+    assert built[0].rounds == [1, 2]
+
+
+def test_what_a_method_counts_for_itself_does_not_leave_either(ruled, sent, built, monkeypatch):
+    """A method fills an empty bank before it trains, and a server may send an empty one."""
+
+    def train(self, number):
+        self.count_statistics([0, 1])
+
+    monkeypatch.setattr(Training, "train", train)
+    answer = ruled().answer("train", sent(1))
+    assert built[0].state["bank.counts"].tolist() == [5.0] * 3
+    assert not answer.params["bank.counts"].any()
+    # A server that says that they are in already does not get them either.
+    answer = ruled(statistics_of_few=True).answer("train", sent(1, **{COUNTED_SITES: ["A"]}))
+    assert not answer.params["bank.counts"].any()
+
+
+def test_enough_cases_are_counted_without_those_of_rare_combinations(ruled, sent, built):
+    client = ruled(least_cases_statistics=2)
+    answer = client.answer("train", sent(0))
+    assert read_facts(answer)["collected"]
+    assert built[0].counted == [0, 1]
+
+
+@pytest.mark.parametrize("asked", [{"require_private": True}, {"most_epsilon": 3.0}])
+def test_where_noise_must_be_nothing_is_added_up(ruled, sent, asked):
+    reason = read_refusal(ruled(statistics_of_few=True, **asked).answer("train", sent()))
+    assert reason.endswith("this stage adds up statistics, which noise does not protect")
+
+
+def test_a_site_with_too_few_cases_joins_nothing_and_tells_no_number(ruled, sent, built):
+    client = ruled(least_cases=3)
+    for task in ("train", "validate"):
+        reason = read_refusal(client.answer(task, sent()))
+        assert reason == "ValueError: the site has fewer training cases than it asks for"
+    assert built == []
+
+
+def test_scores_of_too_few_cases_stay(ruled, sent, monkeypatch):
+    reason = read_refusal(ruled(least_cases_scores=2).answer("validate", sent(4)))
+    assert reason == (
+        "ValueError: the site has fewer held-out cases than it asks for to send scores"
+    )
+    # And a subset of modalities that few of many cases form.
+    sums = {"t1": {"WT": [0.5, 1]}, "t2": {"WT": [1.5, 3]}}
+    monkeypatch.setattr(Training, "score", lambda _: sums)
+    client = ruled(least_cases_scores=1)
+    assert client.answer("validate", sent(4)).metrics["dice"] == sums
+    monkeypatch.setattr(Training, "cases_in", lambda *_: 4)
+    answer = ruled(least_cases_scores=2).answer("validate", sent(4))
+    assert answer.metrics["dice"] == {"t2": {"WT": [1.5, 3]}}
+
+
+def test_recounted_sums_over_too_few_held_out_cases_stay(ruled, sent):
+    with_scores = ruled(statistics_of_few=True).answer("train", sent(1, FILLED))
+    assert with_scores.params["dice_sums"].tolist() == [1.0] * 3
+    without = ruled(statistics_of_few=True, least_cases_scores=2).answer("train", sent(1, FILLED))
+    assert without.params["dice_sums"].tolist() == [0.0] * 3
+
+
+def test_a_damaged_state_is_told_with_the_next_contribution(client, sent, built, tmp_path):
+    client.answer("train", sent(1, FILLED))
+    path = client.site.state_dir / "fed" / "train" / FILE
+    content = bytearray(path.read_bytes())
+    content[content.index(np.full(2, 2, np.float32).tobytes())] ^= 1
+    path.write_bytes(content)
+    again = Client(client.site, "fed", STAGES)
+    answer = again.answer("train", sent(2, FILLED))
+    assert read_facts(answer)["notes"] == [ANEW]
+    assert answer.params[HEAD].tolist() == [1.0] * 4
+    assert [p.name for p in path.parent.glob("*.damaged.*")] != []
+    # Told once.
+    assert read_facts(again.answer("train", sent(3, FILLED)))["notes"] == []
+
+
+def test_a_damaged_state_is_told_even_if_the_first_round_fails(client, sent, monkeypatch):
+    client.answer("train", sent(1, FILLED))
+    (client.site.state_dir / "fed" / "train" / FILE).write_bytes(b"hello")
+    again = Client(client.site, "fed", STAGES)
+    monkeypatch.setattr(Training, "error", RuntimeError("CUDA out of memory"))
+    assert read_refusal(again.answer("train", sent(2, FILLED))) is not None
+    monkeypatch.setattr(Training, "error", None)
+    assert read_facts(again.answer("train", sent(3, FILLED)))["notes"] == [ANEW]
+
+
+def test_what_a_site_keeps_is_for_its_owner_alone(client, sent, tmp_path):
+    client.answer("train", sent(1, FILLED))
+    folder = tmp_path / "fed" / "train"
+    modes = [p.stat().st_mode & 0o777 for p in (folder.parent, folder, folder / FILE)]
+    assert modes == [0o700, 0o700, 0o600]
+
+
+def test_code_that_has_changed_on_disk_is_refused_with_its_name(client, sent, built, monkeypatch):
+    def changed(_):
+        raise ValueError("expected federation/site/state.py as it was when this process started")
+
+    monkeypatch.setattr("federation.site.client.check_unchanged", changed)
+    assert "federation/site/state.py as it was" in read_refusal(client.answer("train", sent()))
+    assert built == []
 
 
 def test_a_task_that_the_job_does_not_have_is_refused(client, sent):

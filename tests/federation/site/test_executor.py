@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,14 +17,43 @@ from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.apis.signal import Signal
 from nvflare.app_common.executors.client_api.external_process_backend import ExternalProcessBackend
 
+import bundle
+
 STAGES = [Stage("train", ["train.json"], 2, settings={"prompt_source": "a b"}).to_dict()]
 
 
 def test_it_starts_the_installed_trainer_with_this_python():
     trainer = BundleTrainer("fed", STAGES)
     *command, arguments = trainer._command
-    assert command == [sys.executable, "-u", "-m", "federation.site.client"]
+    assert command == [sys.executable, "-P", "-u", "-m", "federation.site.client"]
     assert json.loads(arguments) == {"federation": "fed", "stages": STAGES}
+
+
+def test_nothing_that_has_come_with_a_job_is_imported_by_the_trainer(tmp_path):
+    """NVFlare starts it in the job's folder; only a folder `custom` there counts as code for it."""
+    app, ran = tmp_path / "app", tmp_path / "ran"
+    (app / "federation").mkdir(parents=True)
+    for name in ("federation/__init__.py", "json.py"):
+        (app / name).write_text(f"open({str(ran)!r}, 'w').close()\n")
+    # The same command, but for the module: importing ours takes long.
+    command = BundleTrainer("fed", STAGES)._command
+    place = command.index("federation.site.client")
+    names = "import federation, json"
+    swapped = [*command[: place - 1], "-c", f"{names}; print(federation.__file__)"]
+    done = subprocess.run(
+        swapped, cwd=app, capture_output=True, text=True, check=True, env=environment()
+    )
+    assert done.stdout.strip() == federation.__file__
+    assert not ran.exists()
+    # Without -P it would.
+    swapped.remove("-P")
+    subprocess.run(swapped, cwd=app, capture_output=True, check=False, env=environment())
+    assert ran.exists()
+
+
+def environment():
+    custom = Path(federation.__file__).parent.parent
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([bundle.ROOT, str(custom)])}
 
 
 class Backend(ExternalProcessBackend):

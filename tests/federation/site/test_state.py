@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import logging
+import os
+import pickle
+from pathlib import Path
 
 import pytest
 import torch
-from federation.site.state import FILE, SiteState
+from federation.site.state import ANEW, FILE, SiteState
 
 CONTENT = {"private": {"norm": torch.ones(2)}, "optimizer": {"step": 3}}
 
@@ -21,22 +24,71 @@ def test_nothing_is_nothing(tmp_path):
     assert SiteState(tmp_path / "none").load("run") == {}
 
 
-def test_another_federations_state_is_kept_and_not_read(tmp_path):
+def test_another_federations_states_are_kept_and_not_read(tmp_path):
     state = SiteState(tmp_path)
-    state.save("old", 4, CONTENT)
-    assert state.load("new") == {}
-    assert not state.path.exists()
-    kept = torch.load(tmp_path / f"{FILE}.previous", weights_only=True)
-    assert kept["run"] == "old"
+    for number in range(5):
+        state.save(f"run {number}", number, CONTENT)
+        assert state.load("new") == {}
+        assert not state.path.exists()
+    kept = sorted(tmp_path.glob(f"{FILE}.previous.2*"))
+    assert [torch.load(path, weights_only=True)["run"] for path in kept] == [
+        "run 2",
+        "run 3",
+        "run 4",
+    ]
+    assert len(list(tmp_path.iterdir())) == 3
 
 
-def test_a_damaged_state_is_told_and_not_read(tmp_path, caplog):
+DAMAGES = {
+    "a flipped bit": lambda b: b[:200] + bytes([b[200] ^ 4]) + b[201:],
+    "a flipped bit in a tensor": lambda b: flipped(b, b.index(b"\x00\x00\x80\x3f" * 2)),
+    "truncated": lambda b: b[:100],
+    "empty": lambda b: b"",
+    "a text": lambda b: b"hello\n",
+    "a list": lambda b: pickle.dumps([1, 2]),
+    "no name of its run, but a pickle": lambda b: pickle.dumps({"private": Path}),
+}
+
+
+def flipped(content, place):
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_state_is_set_aside_and_told_and_training_goes_on(tmp_path, caplog, damage):
+    state, taken = SiteState(tmp_path), []
+    state.save("run", 1, CONTENT)
+    bad = DAMAGES[damage](state.path.read_bytes())
+    state.path.write_bytes(bad)
+    with caplog.at_level(logging.ERROR):
+        assert state.give_to(taken.append, "run") == [ANEW]
+    assert taken == []
+    assert "started anew" in caplog.text
+    (kept,) = tmp_path.iterdir()
+    assert kept.name.startswith(f"{FILE}.damaged.20")
+    assert kept.read_bytes() == bad
+    # From now on all is well.
+    state.save("run", 2, CONTENT)
+    assert state.give_to(taken.append, "run") == []
+    assert [content["round"] for content in taken] == [2]
+
+
+def test_a_state_that_does_not_fit_is_set_aside_too(tmp_path):
+    def refuse(content):
+        raise ValueError("expected this method's private tensors, got others")
+
     state = SiteState(tmp_path)
     state.save("run", 1, CONTENT)
-    state.path.write_bytes(state.path.read_bytes()[:100])
-    with caplog.at_level(logging.WARNING):
-        assert state.load("run") == {}
-    assert "cannot be read" in caplog.text
+    assert state.give_to(refuse, "run") == [ANEW]
+    assert [path.name.rpartition(".")[0] for path in tmp_path.iterdir()] == [f"{FILE}.damaged"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="modes are POSIX")
+def test_the_state_is_for_its_owner_alone(tmp_path):
+    state = SiteState(tmp_path / "fed" / "train")
+    state.save("run", 1, CONTENT)
+    modes = [p.stat().st_mode & 0o777 for p in (state.path, tmp_path / "fed" / "train")]
+    assert modes == [0o600, 0o700]
 
 
 def test_a_failed_write_leaves_the_state_before(tmp_path, monkeypatch):

@@ -25,6 +25,7 @@ from federation.job import read_rules, statistics_of
 from federation.kit import prepare
 from federation.protocol.messages import COUNTED_SITES, RUN, STAGE, read_facts, read_refusal
 from federation.protocol.stages import Stage
+from federation.rules import Rules
 from federation.server.aggregator import ModalityAggregator
 from federation.server.persistor import BundlePersistor
 from federation.settings import Site
@@ -70,7 +71,8 @@ def share(phantom: Path, tmp_path: Path) -> Callable[..., Site]:
         path = tmp_path / f"{name}.json"
         write_datalist(datalist, path)
         ids = {"datalist_file": str(path), "cache_dir": None}
-        return Site(name, ids, tmp_path / "state" / name)
+        # Nobody can be recognised in a phantom's cases.
+        return Site(name, ids, tmp_path / "state" / name, Rules(statistics_of_few=True))
 
     return make
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from federation.protocol.exchange import Kind
+from federation.protocol.messages import read_facts
+from federation.rules import Rules
+from federation.site.client import WITHHELD
 from federation.site.local_training import LocalTraining
 from federation.site.patient_names import find_names, identifiers
 
@@ -96,7 +100,7 @@ def test_the_federated_bank_is_the_pooled_bank(one_sgd_step, stage, share, feder
     pooled = {key: torch.zeros_like(v) for key, v in before.items() if ".bank." in key}
     for name in parts:
         alone = LocalTraining(pretrain, share(name, parts[name], owns[name]), tmp_path / name)
-        assert alone.count_statistics()
+        assert alone.count_statistics(alone.countable(1))
         for key in pooled:
             pooled[key] += alone.method.state_dict()[key]
     assert len(pooled) == 4
@@ -218,6 +222,41 @@ def test_a_resumed_job_with_more_rounds_goes_on_learning(stage, share, federate)
     assert len(training._get("optimizer").state) > 0
     key = "network.decoder.levels.0.upsample.deconv.weight"
     assert float((resumed.state[key] - before[key]).abs().max()) > 1e-4
+
+
+def test_a_site_that_withholds_its_statistics_pretrains_with_those_of_the_others(
+    stage, share, federate
+):
+    pretrain = stage("pretrain", PRETRAIN, rounds=3, **PATCHES)
+    shy = dataclasses.replace(share("b", [2, 3]), rules=Rules())
+    federation = federate(pretrain, [share("a", [0, 1]), shy])
+    federation.round()
+    assert federation.counted == ["a"]
+    alone = {key: value.clone() for key, value in federation.state.items() if ".bank." in key}
+    federation.round()
+    before = federation.round()
+    assert federation.refusals == {}
+    # The bank stays that of the other site, and both have trained.
+    for key, value in alone.items():
+        assert torch.equal(federation.state[key], value)
+    moved = [not torch.equal(federation.state[k], before[k]) for k in before if ".bank." not in k]
+    assert any(moved)
+    notes = read_facts(federation.clients["b"].answer("pretrain", federation.message()))["notes"]
+    assert notes == [WITHHELD]
+
+
+def test_where_every_site_withholds_them_each_pretrains_with_its_own(stage, share, federate):
+    pretrain = stage("pretrain", PRETRAIN, rounds=3, **PATCHES)
+    shy = [
+        dataclasses.replace(share(n, [i, i + 1]), rules=Rules()) for i, n in ((0, "a"), (2, "b"))
+    ]
+    federation = federate(pretrain, shy)
+    start = federation.round()
+    assert all(torch.equal(federation.state[key], start[key]) for key in start)
+    federation.round()
+    assert federation.refusals == {}
+    assert not any(federation.state[key].any() for key in start if ".bank." in key)
+    assert any(not torch.equal(federation.state[key], start[key]) for key in start)
 
 
 def test_pretraining_goes_on_where_nobody_owns_a_modality(stage, share, federate, caplog):
