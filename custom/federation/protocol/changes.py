@@ -18,6 +18,10 @@ _MATTERING = (
 _PLAIN = (bool, int, float, str, type(None))
 
 
+class ChangesRefused(ValueError):
+    """A job would go on with a state that was made with something else."""
+
+
 def made_with(identity: Identity, parser: ConfigParser) -> dict[str, Any]:
     """Describe what a state is made with, as plain values.
 
@@ -36,15 +40,16 @@ def made_with(identity: Identity, parser: ConfigParser) -> dict[str, Any]:
     return {"identity": identity._asdict(), "settings": settings}
 
 
-def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def changes(before: Any, now: Mapping[str, Any]) -> list[str]:
     """List what differs between two descriptions, one line each; [] = nothing.
 
     Raises:
         ValueError: `before` is no description.
     """
-    old, new = before.get("settings"), now["settings"]
-    if not isinstance(old, Mapping) or not isinstance(before.get("identity"), Mapping):
-        raise ValueError(f"expected identity and settings, got {sorted(map(str, before))!r:.200}")
+    told = before if isinstance(before, Mapping) else {}
+    old, new = told.get("settings"), now["settings"]
+    if not isinstance(old, Mapping) or not isinstance(told.get("identity"), Mapping):
+        raise ValueError(f"expected identity and settings, got {before!r:.200}")
     found = [
         f"{name}: {old.get(name, 'not set')}, now {new.get(name, 'not set')}"
         for name in sorted({*old, *new})
@@ -56,28 +61,36 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return [*found, *(f"bundle's {name}: {a}, now {b}" for name, a, b in pairs if a != b)]
 
 
-def check_changes(before: Any, now: Mapping[str, Any], accepted: bool) -> list[str]:
+def check_changes(
+    before: Any, now: Mapping[str, Any], accepted: bool, allowed: bool = True
+) -> list[str]:
     """Refuse to go on from a state that was made with something else.
 
     Args:
         before: what the state says of itself; None = it is of a version that did not say.
         now: `made_with` of this job.
         accepted: True = the job's setting `accept_changes` takes them.
+        allowed: False = this site never does.
 
     Returns:
         The changes that were accepted.
 
     Raises:
-        ValueError: there are changes, and they are not accepted; it lists them.
+        ChangesRefused: there are changes, and they are not accepted; it lists them.
+        ValueError: as in `changes`.
     """
     if before is None:
         return ["the state does not say what it was made with: it is of a version before 0.5"]
     found = changes(before, now)
-    if found and not accepted:
-        raise ValueError(
+    if found and not (accepted and allowed):
+        way_out = (
+            "write the job with --accept_changes to take them; that is written down"
+            if allowed
+            else "begin a federation of another name: this site takes no changes"
+        )
+        raise ChangesRefused(
             "expected the federation to be resumed with what it was made with, got "
-            f"{len(found)} change(s): {'; '.join(found)}. Undo them, or write the job with "
-            "--accept_changes to take them; that is written down."
+            f"{len(found)} change(s): {'; '.join(found)}. Undo them, or {way_out}."
         )
     return found
 

@@ -38,7 +38,7 @@ from federation.server.states import FOLDER
 
 BEST_SCORE = "best_score"
 # What is at the server for the next job alone.
-_NOT_HANDED_OUT = ("*.previous", "*.damaged", FOLDER)
+_NOT_HANDED_OUT = ("*.previous*", "*.damaged*", FOLDER)
 
 
 class ModalityFedAvg(FedAvg):

@@ -7,14 +7,14 @@ import logging
 import os
 import shutil
 from collections.abc import Collection, Mapping
-from datetime import datetime, timezone
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
 from bundle.atomic import write_text_atomically
-from bundle.training.files import read_checkpoint, save_atomically
+from bundle.training.files import read_checkpoint, save_atomically, set_aside
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +114,8 @@ class States:
             try:
                 content = _read(path)
             except (OSError, ValueError) as error:
-                damaged[_set_aside(path).relative_to(self.folder).as_posix()] = str(error)
+                kept = set_aside(path, "damaged")
+                damaged[kept.relative_to(self.folder).as_posix()] = str(error)
                 logger.error(f"{path} is damaged, and set aside: {error}")
                 continue
             rounds = content["meta_props"]["current_round"] + 1
@@ -139,7 +140,7 @@ class States:
         """Set aside the states of more rounds: somebody has gone back behind them."""
         for path in self._files():
             if path.name > _NAME.format(rounds):
-                path.rename(path.with_name(f"{path.name}.previous"))
+                set_aside(path, "previous")
 
 
 def set_aside_stage(folder: Path) -> Path | None:
@@ -150,11 +151,11 @@ def set_aside_stage(folder: Path) -> Path | None:
     """
     if not folder.is_dir() or not any(folder.iterdir()):
         return None
-    kept = folder.with_name(f"{folder.name}.{_now()}.previous")
+    kept = folder.with_name(f"{folder.name}.previous.{datetime.now():%Y%m%d-%H%M%S-%f}")
     folder.rename(kept)
     folder.mkdir()
     # A rename leaves a folder's own times: the name says when.
-    earlier = sorted(folder.parent.glob(f"{folder.name}.*.previous"))
+    earlier = sorted(folder.parent.glob(f"{folder.name}.previous.*"))
     for old in earlier[:-_KEPT]:
         shutil.rmtree(old, ignore_errors=True)
     return kept
@@ -188,13 +189,3 @@ def _put_in_place(path: Path, last: Path) -> None:
     except OSError:
         shutil.copy2(path, new)
     os.replace(new, last)
-
-
-def _set_aside(path: Path) -> Path:
-    kept = path.with_name(f"{path.name}.{_now()}.damaged")
-    path.rename(kept)
-    return kept
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S.%fZ")

@@ -22,9 +22,10 @@ from bundle.data.census import combination_counts, modality_counts
 from bundle.modalities import subset_name
 from bundle.training.engine import EpochSeed, epoch_seed
 from bundle.training.files import check_writable
+from federation.protocol.changes import MADE_WITH, check_changes, made_with
 from federation.protocol.exchange import Exchange, ExchangeRules, Kind, declared_statistics
 from federation.protocol.scoring import Sums, dice_sums
-from federation.protocol.stages import Stage, read_workflow
+from federation.protocol.stages import Stage, installed_identity, read_workflow
 from federation.settings import Site
 from federation.site.own_state import check_own_state
 
@@ -211,16 +212,23 @@ class LocalTraining:
     def own_state(self) -> dict[str, Any]:
         """Return what stays at the site: private tensors and the optimiser's state."""
         private = self.exchange.of_kind(Kind.PRIVATE, self.method.state_dict())
-        return {"private": private, "optimizer": self._get("optimizer").state_dict()}
+        optimizer = self._get("optimizer").state_dict()
+        return {"private": private, "optimizer": optimizer, MADE_WITH: self._made_with()}
+
+    def _made_with(self) -> dict[str, Any]:
+        return made_with(installed_identity(self.stage), self.parser)
 
     def take_up(self, content: Mapping[str, Any]) -> None:
         """Go on from what `own_state` returned: all of it, or nothing; {} changes nothing.
 
         Raises:
+            ChangesRefused: it was made with another bundle or other settings, and the job or the
+                site does not accept that.
             ValueError: it is damaged, or of another method or size.
         """
         if not content:
             return
+        self._check_changes(content.get(MADE_WITH))
         own = self.method.state_dict()
         optimizer, scheduler = self._get("optimizer"), self._get("lr_scheduler")
         check_own_state(content, self.exchange.of_kind(Kind.PRIVATE, own), optimizer)
@@ -232,6 +240,11 @@ class LocalTraining:
         # A job that resumes another may have more rounds, and so another schedule.
         for group, rate in zip(optimizer.param_groups, scheduler.base_lrs, strict=True):
             group["lr"] = rate
+
+    def _check_changes(self, before: Any) -> None:
+        accepted, allowed = self.stage.accept_changes, self.site.rules.accept_changes
+        for line in check_changes(before, self._made_with(), accepted, allowed):
+            logger.warning(f"the site goes on with a change: {line}")
 
 
 def read_exchange(workflow: ConfigWorkflow, method: nn.Module) -> Exchange:

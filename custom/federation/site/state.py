@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bundle.training.files import read_checkpoint, save_atomically, set_aside
+from federation.protocol.changes import ChangesRefused
 
 logger = logging.getLogger(__name__)
 
@@ -69,9 +70,14 @@ class SiteState:
 
         Returns:
             What the coordinator should know.
+
+        Raises:
+            ChangesRefused: the state is whole, and was made with something else.
         """
         try:
             take_up(self.load(run))
+        except ChangesRefused:
+            raise
         except (ValueError, OSError) as error:
             logger.error(f"{self.path}: {ANEW} ({error})")
             self._set_damaged_aside()

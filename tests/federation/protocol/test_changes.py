@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from federation.protocol.changes import changes, check_changes, made_with
+from federation.protocol.changes import ChangesRefused, changes, check_changes, made_with
 from federation.protocol.identity import Identity
 from monai.bundle import ConfigParser
 
@@ -70,12 +70,18 @@ def test_changes_are_refused_unless_they_are_accepted():
     assert check_changes(described(), described(), accepted=False) == []
 
 
+def test_who_takes_no_changes_is_not_persuaded_by_a_job():
+    with pytest.raises(ChangesRefused, match="filters: 8, now 16.*this site takes no changes"):
+        check_changes(described(), described(filters=16), accepted=True, allowed=False)
+    assert check_changes(described(), described(), accepted=True, allowed=False) == []
+
+
 def test_a_state_of_before_says_nothing_and_goes_on_with_a_word():
     (line,) = check_changes(None, described(), accepted=False)
     assert "does not say what it was made with" in line
 
 
-@pytest.mark.parametrize("broken", [{}, {"settings": 1, "identity": {}}, {"settings": {}}])
+@pytest.mark.parametrize("broken", [{}, {"settings": 1, "identity": {}}, {"settings": {}}, [1], 3])
 def test_a_description_that_is_none_is_named(broken):
     with pytest.raises(ValueError, match="expected identity and settings"):
         check_changes(broken, described(), accepted=True)

@@ -66,7 +66,7 @@ def test_a_job_that_resumes_finds_the_last_state_and_another_sets_it_aside(start
     fresh, weights, _ = start()
     assert not fresh.resumed
     assert not all(torch.equal(weights[key], value) for key, value in moved.items())
-    (kept,) = fresh.folder.parent.glob("train.*.previous")
+    (kept,) = fresh.folder.parent.glob("train.previous.*")
     assert (kept / LAST).is_file()
 
 

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from federation.protocol.changes import ChangesRefused
 from federation.protocol.identity import Identity
 from federation.protocol.messages import (
     COUNTED_SITES,
@@ -361,6 +362,21 @@ def test_a_damaged_state_is_told_even_if_the_first_round_fails(client, sent, mon
     assert read_refusal(again.answer("train", sent(2, FILLED))) is not None
     monkeypatch.setattr(Training, "error", None)
     assert read_facts(again.answer("train", sent(3, FILLED)))["notes"] == [ANEW]
+
+
+def test_a_change_that_is_not_accepted_is_refused_and_the_state_stays(client, sent, monkeypatch):
+    client.answer("train", sent(1, FILLED))
+    path = client.site.state_dir / "fed" / "train" / FILE
+    before = path.read_bytes()
+
+    def refuse(*_):
+        raise ChangesRefused("got 1 change(s): spacing")
+
+    monkeypatch.setattr(Training, "take_up", refuse)
+    again = Client(client.site, "fed", STAGES)
+    assert "1 change(s): spacing" in read_refusal(again.answer("train", sent(2, FILLED)))
+    assert path.read_bytes() == before
+    assert [kept.name for kept in path.parent.iterdir()] == [FILE]
 
 
 def test_what_a_site_keeps_is_for_its_owner_alone(client, sent, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -10,7 +11,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from federation.protocol.changes import ChangesRefused
 from federation.protocol.stages import Stage
+from federation.rules import Rules
 from federation.settings import Site
 from federation.site.local_training import LocalTraining
 from torch.utils.data import DataLoader
@@ -94,6 +97,24 @@ def test_the_rates_are_those_of_the_job_that_goes_on(open_at):
     training.take_up(kept)
     (group,) = training.parser.get_parsed_content("optimizer").param_groups
     assert (group["lr"], group["weight_decay"]) == (1e-3, 1e-5)
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_a_site_goes_on_with_a_change_where_job_and_site_accept_it(open_at, caplog, allowed):
+    kept, training = stepped(open_at()), open_at()
+    kept["made_with"]["settings"]["spacing"] = [2.0, 2.0, 2.0]
+    line = r"spacing: \[2.0, 2.0, 2.0\], now \[1.0, 1.0, 1.0\]"
+    with pytest.raises(ChangesRefused, match=line):
+        training.take_up(kept)
+    training.stage = dataclasses.replace(training.stage, accept_changes=True)
+    training.site = dataclasses.replace(training.site, rules=Rules(accept_changes=allowed))
+    if allowed:
+        training.take_up(kept)
+        assert "the site goes on with a change: spacing" in caplog.text
+        assert same(training.own_state()["private"], kept["private"])
+    else:
+        with pytest.raises(ChangesRefused, match="this site takes no changes"):
+            training.take_up(kept)
 
 
 def first(values):
