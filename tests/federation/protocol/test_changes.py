@@ -71,7 +71,7 @@ def test_changes_are_refused_unless_they_are_accepted():
 
 
 def test_who_takes_no_changes_is_not_persuaded_by_a_job():
-    with pytest.raises(ChangesRefused, match="filters: 8, now 16.*this site takes no changes"):
+    with pytest.raises(ChangesRefused, match=r"filters: 8, now 16.*this site takes no changes"):
         check_changes(described(), described(filters=16), accepted=True, allowed=False)
     assert check_changes(described(), described(), accepted=True, allowed=False) == []
 
