@@ -31,7 +31,7 @@ class CoarseCase:
         volumes: BraTS modality -> (d, h, w) float32.
         parts: (d, h, w) uint8 of `CODES`, 0 = healthy or outside; None = no label.
         numbers: what has been measured on all voxels.
-        hashes: modality -> hash of its voxels without header.
+        hashes: modality -> hash of its voxels that are not 0, 64 hexadecimal digits.
     """
 
     volumes: dict[str, np.ndarray] = field(default_factory=dict)
@@ -41,12 +41,14 @@ class CoarseCase:
 
     def add(self, name: str, voxels: np.ndarray) -> None:
         """Take in the volume (D, H, W) of a modality; its voxels need not be kept afterwards."""
-        brain = voxels[voxels != 0]
+        brain = np.sort(voxels[voxels != 0].astype(np.float32, copy=False))
         corners = np.concatenate([corner.ravel() for corner in corners_of(voxels)])
-        self.hashes[name] = hash_voxels(brain)
+        # Sorted values, so that a copy which was turned, mirrored, cropped or padded has the same
+        # hash. The header is no part of it.
+        self.hashes[name] = hashlib.sha256(brain.tobytes()).hexdigest()
         self.numbers[f"zeros {name}"] = 1 - brain.size / voxels.size
         self.numbers[f"corners {name}"] = np.count_nonzero(corners) / corners.size
-        self.numbers[f"median {name}"] = float(np.median(brain))
+        self.numbers[f"median {name}"] = float(brain[brain.size // 2])
         self.volumes[standard_name(name)] = coarsen(voxels).copy()
 
 
@@ -77,16 +79,6 @@ def parts_of(labels: np.ndarray, regions: Regions) -> np.ndarray | None:
 def standard_name(modality: str) -> str:
     """Name a modality as BraTS did until 2021, so 't1n' becomes 't1'; others stay as they are."""
     return next((n for n, others in FILE_SUFFIXES.items() if modality in others), modality)
-
-
-def hash_voxels(values: np.ndarray) -> str:
-    """Hash the values that are not 0, ordered by size: 64 hexadecimal digits.
-
-    The header, the background and the order of the axes do not matter: a copy that was turned,
-    mirrored, cropped or padded has the same hash.
-    """
-    ordered = np.sort(values.astype(np.float32, copy=False))
-    return hashlib.sha256(ordered.tobytes()).hexdigest()
 
 
 def corners_of(voxels: np.ndarray) -> list[np.ndarray]:

@@ -7,6 +7,7 @@ plain numbers by name. What cannot be measured is not among them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import combinations
 
 import numpy as np
 from scipy import ndimage
@@ -93,13 +94,14 @@ def mirror_numbers(volumes: Volumes) -> dict[str, float]:
     """
     edges = {n: ndimage.gaussian_gradient_magnitude(v, 1.0, truncate=3) for n, v in volumes.items()}
     inner = {n: ndimage.binary_erosion(v != 0, iterations=3) for n, v in volumes.items()}
+    # One of two mirrored, or the other: it is the same number.
+    gains = {
+        frozenset(pair): np.array(_gains(edges, inner, *pair)) for pair in combinations(volumes, 2)
+    }
     return {
-        f"mirror {name}": max(
-            min(_gain(edges, inner, name, other, axis) for other in volumes if other != name)
-            for axis in range(3)
-        )
+        f"mirror {name}": float(np.min([g for pair, g in gains.items() if name in pair], 0).max())
         for name in volumes
-        if len(volumes) > 1
+        if gains
     }
 
 
@@ -144,10 +146,16 @@ def _large_parts(parts: np.ndarray | None) -> Iterator[tuple[str, np.ndarray]]:
             yield part, inside
 
 
-def _gain(edges: Volumes, inner: Volumes, name: str, other: str, axis: int) -> float:
+def _gains(edges: Volumes, inner: Volumes, name: str, other: str) -> list[float]:
+    """Say what mirroring one of two volumes along each axis adds to the correlation of edges."""
     straight = _correlation(edges[name], edges[other], inner[name] & inner[other])
-    mirrored, inside = np.flip(edges[name], axis), np.flip(inner[name], axis)
-    return _correlation(mirrored, edges[other], inside & inner[other]) - straight
+    return [
+        _correlation(
+            np.flip(edges[name], axis), edges[other], np.flip(inner[name], axis) & inner[other]
+        )
+        - straight
+        for axis in range(3)
+    ]
 
 
 def _correlation(first: np.ndarray, second: np.ndarray, inside: np.ndarray) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from scipy import ndimage
+from scipy import fft, ndimage
 
 from bundle.data.plausibility.coarse import CODES, RIM
 from bundle.data.plausibility.contrast import LEAST_VOXELS
@@ -75,13 +75,14 @@ def _fit_everywhere(volume: np.ndarray, wanted: np.ndarray, brain: np.ndarray) -
     """Correlate an image with an outline at every shift: (25, 25, 25) float, no shift amidst."""
     low, middle, high = np.quantile(volume[brain], (0.25, 0.5, 0.75))
     # Clipped, for a vessel or a border of the brain must not outweigh a whole tumour.
-    image = np.where(brain, np.clip((volume - middle) / max(high - low, 1e-6), -2, 2), 0)
+    scaled = np.clip((volume - middle) / max(high - low, 1e-6), -2, 2)
+    image = np.where(brain, scaled, 0).astype(np.float32)
     mask = wanted.astype(np.float32)
     near, far = (ndimage.gaussian_filter(mask, sigma, mode="constant") for sigma in (0.7, 2.0))
     outline = near - far
-    shape = [n + 2 * _REACH for n in mask.shape]
-    product = np.fft.rfftn(image, shape) * np.conj(np.fft.rfftn(outline, shape))
-    fit = np.roll(np.fft.irfftn(product, shape), (_REACH,) * 3, (0, 1, 2))
+    shape = [fft.next_fast_len(n + 2 * _REACH, real=True) for n in mask.shape]
+    product = fft.rfftn(image, shape) * np.conj(fft.rfftn(outline, shape))
+    fit = np.roll(fft.irfftn(product, shape), (_REACH,) * 3, (0, 1, 2))
     return fit[tuple([slice(0, 2 * _REACH + 1)] * 3)] / np.linalg.norm(outline)
 
 
