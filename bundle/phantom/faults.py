@@ -162,9 +162,11 @@ FAULTS: Mapping[str, Fault] = {
         swap_labels(NECROSIS_LABEL, OEDEMA_LABEL), ("necrosis_outside",)
     ),
     "oedema and rim swapped": Fault(
-        swap_labels(OEDEMA_LABEL, RIM_LABEL), ("rim_outside", "rim_dark")
+        swap_labels(OEDEMA_LABEL, RIM_LABEL), ("rim_outside", "rim_dark", "agent_elsewhere")
     ),
-    "necrosis and rim swapped": Fault(swap_labels(NECROSIS_LABEL, RIM_LABEL), ("rim_dark",)),
+    "necrosis and rim swapped": Fault(
+        swap_labels(NECROSIS_LABEL, RIM_LABEL), ("rim_dark", "agent_elsewhere")
+    ),
     "binary mask": Fault(make_binary, ("one_label",)),
     "label moved": Fault(move_label, _LABEL_RULES),
     "label mirrored": Fault(mirror_label, _LABEL_RULES),

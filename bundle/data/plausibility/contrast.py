@@ -43,7 +43,9 @@ def tissue_numbers(volumes: Volumes, parts: np.ndarray | None) -> dict[str, floa
     """
     brain = brain_of(volumes)
     healthy = brain if parts is None else brain & (parts == 0)
-    scaled = {name: _scale(volume, healthy) for name, volume in volumes.items()}
+    smooth = {name: _smooth(volume) for name, volume in volumes.items()}
+    scales = {name: _scale_of(volume[healthy]) for name, volume in smooth.items()}
+    scaled = {name: (v - scales[name][0]) / scales[name][1] for name, v in smooth.items()}
     numbers = _shells(scaled, brain)
     t1 = scaled.get("t1", scaled.get("t1ce"))
     if t1 is not None:
@@ -54,7 +56,10 @@ def tissue_numbers(volumes: Volumes, parts: np.ndarray | None) -> dict[str, floa
             if name in scaled
         }
     for part, inside in _large_parts(parts):
-        numbers |= {f"{part} {name}": float(np.median(v[inside])) for name, v in scaled.items()}
+        # Not smoothed: a rim of two voxels would light up the necrosis that it wraps.
+        for name, volume in volumes.items():
+            middle, spread = scales[name]
+            numbers[f"{part} {name}"] = float((np.median(volume[inside]) - middle) / spread)
     return numbers
 
 
@@ -73,12 +78,12 @@ def agent_numbers(volumes: Volumes, parts: np.ndarray | None) -> dict[str, float
     if np.count_nonzero(healthy) < LEAST_VOXELS:
         return {}
     with_agent, without = (np.maximum(_smooth(volumes[n]), 1e-6) for n in ("t1ce", "t1"))
-    ratio = np.where(both, np.log(with_agent / without), 0)
-    ratio -= np.median(ratio[healthy])
-    low, high = np.quantile(ratio[both], (_TAIL, 1 - _TAIL))
+    ratio = np.log(with_agent[both] / without[both])
+    low, high = np.quantile(ratio - np.median(ratio[healthy[both]]), (_TAIL, 1 - _TAIL))
+    usual = _log_ratio(volumes, healthy)
     numbers = {"agent tail": float(high + low)}
     for part, inside in _large_parts(parts):
-        numbers[f"agent {part}"] = float(np.median(ratio[inside]))
+        numbers[f"agent {part}"] = _log_ratio(volumes, inside & both) - usual
     return numbers
 
 
@@ -114,11 +119,10 @@ def overlap_numbers(volumes: Volumes) -> dict[str, float]:
     }
 
 
-def _scale(volume: np.ndarray, healthy: np.ndarray) -> np.ndarray:
-    """Smooth, and scale so that healthy brain has median 0 and quartiles 1 apart."""
-    smooth = _smooth(volume)
-    low, middle, high = np.quantile(smooth[healthy], (0.25, 0.5, 0.75))
-    return (smooth - middle) / max(high - low, 1e-6)
+def _scale_of(values: np.ndarray) -> tuple[float, float]:
+    """Return median and quartile distance of what is smoothed, for noise is not contrast."""
+    low, middle, high = np.quantile(values, (0.25, 0.5, 0.75))
+    return float(middle), max(float(high - low), 1e-6)
 
 
 def _smooth(volume: np.ndarray) -> np.ndarray:
@@ -126,6 +130,12 @@ def _smooth(volume: np.ndarray) -> np.ndarray:
     brain = (volume != 0).astype(np.float32)
     weight = ndimage.gaussian_filter(brain, 1.0, truncate=2)
     return ndimage.gaussian_filter(volume, 1.0, truncate=2) / np.maximum(weight, 1e-3) * brain
+
+
+def _log_ratio(volumes: Volumes, inside: np.ndarray) -> float:
+    if not inside.any():
+        return float("nan")
+    return float(np.log(np.median(volumes["t1ce"][inside]) / np.median(volumes["t1"][inside])))
 
 
 def _shells(scaled: Volumes, brain: np.ndarray) -> dict[str, float]:

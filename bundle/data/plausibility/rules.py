@@ -140,6 +140,14 @@ RULES: Mapping[str, Rule] = {
         "vessels take up agent, and nothing loses signal by it",
         "Swap the two files.",
     ),
+    "agent_elsewhere": Rule(
+        "another part of the tumour takes up more contrast agent than the enhancing one",
+        "log of t1ce / t1",
+        0.1,
+        True,
+        "the enhancing tumour is what takes up agent; 0.1 as in agent_in_rim",
+        "Check what the label values mean (BraTS: 1 necrosis, 2 oedema, 4 enhancing).",
+    ),
     "rim_dark": Rule(
         "another part of the tumour is brighter on t1ce than the enhancing one",
         "quartile distances",
@@ -320,10 +328,11 @@ def _by_modality(numbers: Numbers) -> Iterator[tuple[str, float, str]]:
 def _differences(numbers: Numbers) -> Iterator[tuple[str, float, str]]:
     if {"fluid t2", "fluid flair"} <= set(numbers):
         yield "t2_flair", numbers["fluid t2"] - numbers["fluid flair"], ""
-    if f"{RIM} t1ce" in numbers:
-        others = [numbers[f"{p} t1ce"] for p in (NECROSIS, OEDEMA) if f"{p} t1ce" in numbers]
-        if others:
-            yield "rim_dark", max(others) - numbers[f"{RIM} t1ce"], ""
+    for rule, part in (("agent_elsewhere", "agent {}"), ("rim_dark", "{} t1ce")):
+        others = [part.format(other) for other in (NECROSIS, OEDEMA)]
+        found = [numbers[name] for name in others if name in numbers]
+        if found and part.format(RIM) in numbers:
+            yield rule, max(found) - numbers[part.format(RIM)], ""
     for rule, part in (("necrosis_outside", NECROSIS), ("rim_outside", RIM)):
         if {f"open {OEDEMA}", f"open {part}"} <= set(numbers):
             yield rule, numbers[f"open {OEDEMA}"] - numbers[f"open {part}"], ""
