@@ -40,7 +40,7 @@ def fit_numbers(parts: np.ndarray, volumes: Mapping[str, np.ndarray]) -> dict[st
 
     The outline is laid over the images at every shift of up to 12 coarse voxels, all at once by
     Fourier transforms. The fit is high where what is bright ends at the outline: the tumour on
-    FLAIR and T2, the rim on T1ce.
+    FLAIR and T2, the rim on T1ce. T2 alone is not enough: fluid is as bright on it as oedema.
 
     Args:
         parts: (d, h, w) uint8 of `CODES`.
@@ -58,12 +58,13 @@ def fit_numbers(parts: np.ndarray, volumes: Mapping[str, np.ndarray]) -> dict[st
     numbers = {"label outside": 1 - np.count_nonzero(tumour & brain) / np.count_nonzero(tumour)}
     box = _box_around(tumour, _REACH + 4)
     bright = {"flair": tumour, "t2": tumour, "t1ce": parts == CODES[RIM]}
-    fits = [
-        _fit_everywhere(volumes[name][box], wanted[box], brain[box])
+    usable = [
+        name
         for name, wanted in bright.items()
         if name in volumes and np.count_nonzero(wanted) >= LEAST_VOXELS
     ]
-    if fits and box is not None:
+    if usable not in ([], ["t2"]):
+        fits = [_fit_everywhere(volumes[n][box], bright[n][box], brain[box]) for n in usable]
         fit = np.sum(fits, axis=0)
         best = np.array(np.unravel_index(fit.argmax(), fit.shape))
         numbers["label shift"] = float(np.linalg.norm(best - _REACH))

@@ -47,7 +47,8 @@ def test_a_moved_label_is_told_by_how_far_it_is_off(images, parts):
 
 
 def test_without_a_bright_image_only_the_brain_counts(images, parts):
-    assert fit_numbers(parts, {"t1": images["t1"]}) == {"label outside": 0.0}
+    for name in ("t1", "t2"):
+        assert fit_numbers(parts, {name: images[name]}) == {"label outside": 0.0}
     outside = np.zeros_like(parts)
     outside[:3, :3, :3] = 1
     assert fit_numbers(outside, {"t1": images["t1"]}) == {"label outside": 1.0}
