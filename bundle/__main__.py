@@ -107,6 +107,19 @@ def scan(
         raise SystemExit(1)
 
 
+def faults(cases: int = 200, seed: int = 0, datalist: str | None = None) -> None:
+    """Plant faults into cases, and count which of them the rules of the check find.
+
+    Args:
+        cases: how many phantom cases, and how often each fault is planted.
+        seed: of the cases and the faults.
+        datalist: take its labelled cases instead, all of them once for each fault.
+    """
+    from bundle.phantom.fault_rates import measure_rates, rates_table
+
+    print(rates_table(measure_rates(int(cases), int(seed), _path(datalist))))
+
+
 def degrade(
     datalist: str,
     output: str,
@@ -337,6 +350,7 @@ def settings(output: str | None = None) -> None:
 VERBS: dict[str, Callable[..., None]] = {
     "phantom": phantom,
     "scan": scan,
+    "faults": faults,
     "degrade": degrade,
     "partition": partition,
     "prompts": prompts,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bundle.data.labels import read_labels
+from bundle.data.labels import LabelMap, read_labels
+from bundle.data.plausibility.measure import CaseMeter, Measured, voxel_numbers
+from bundle.data.plausibility.rules import Suspicion, judge
 from bundle.data.volumes import (
     CaseError,
     Grid,
@@ -16,6 +18,7 @@ from bundle.data.volumes import (
     read_case,
     read_grid,
 )
+from bundle.regions import Regions
 
 
 @dataclass(frozen=True)
@@ -27,12 +30,14 @@ class Finding:
         blank: the modalities whose volume is constant, so that they count as absent.
         grid: the voxel grid of the files; None = not read.
         labels: the label values as the file has them, 0 left out; None = no label, or not read.
+        measured: what the rules of `bundle.data.plausibility` judge by.
     """
 
     item: Mapping[str, Any]
     blank: tuple[str, ...] = ()
     grid: Grid | None = None
     labels: tuple[int, ...] | None = None
+    measured: Measured = field(default_factory=Measured)
 
     @property
     def usable(self) -> dict[str, Any]:
@@ -41,10 +46,16 @@ class Finding:
         return {**self.item, "image": image}
 
     @property
+    def suspicions(self) -> list[Suspicion]:
+        """What is odd about the case, which is used all the same."""
+        return judge(str(self.item["case"]), self.measured.numbers)
+
+    @property
     def warnings(self) -> list[str]:
-        """One line for each blank modality."""
+        """One line for each blank modality, and one for each suspicion."""
         case, image = str(self.item["case"]), self.item["image"]
-        return [blank_warning(case, name, image[name]) for name in self.blank]
+        blank = [blank_warning(case, name, image[name]) for name in self.blank]
+        return blank + [str(suspicion) for suspicion in self.suspicions]
 
 
 def check_case(
@@ -53,6 +64,7 @@ def check_case(
     known_labels: Sequence[int],
     aliases: Mapping[int, int] | None = None,
     voxels: bool = True,
+    regions: Regions | None = None,
 ) -> Finding:
     """Check every file of one datalist item; each is read once.
 
@@ -62,6 +74,7 @@ def check_case(
         known_labels: the label values that the regions mention.
         aliases: as in `read_labels`.
         voxels: True = read all voxels; False = headers only, some milliseconds a case.
+        regions: the region table, for the rules about the label; None = they are left out.
 
     Raises:
         CaseError: one line for each problem of the case.
@@ -70,24 +83,28 @@ def check_case(
     if not image:
         raise CaseError(_nothing_present(case, ()))
     if not voxels:
-        return Finding(item, grid=_check_headers([*image.values(), *_label_paths(item)], case))
+        grid = _check_headers([*image.values(), *_label_paths(item)], case)
+        return Finding(item, grid=grid, measured=Measured(voxel_numbers(grid)))
     problems: list[str] = []
-    labels, others = None, {}
+    label: LabelMap | None = None
     for path in _label_paths(item):
         try:
             label = read_labels(path, case, known_labels, aliases)
-            labels, others = tuple(label.counts), {Path(path): label.grid}
         except CaseError as error:
             problems.append(str(error))
+    others = {Path(item["label"]): label.grid} if label else {}
+    meter = CaseMeter(regions or {}, label.labels if label else None)
     try:
-        volumes = read_case(image, case, others, keep=False)
+        volumes = read_case(image, case, others, keep=False, look=meter.add)
         if len(volumes.blank) == len(image) and not problems:
             problems = [_nothing_present(case, volumes.blank)]
     except CaseError as error:
         problems.insert(0, str(error))
     if problems:
         raise CaseError("\n".join(problems))
-    return Finding(item, tuple(volumes.blank), volumes.grid, labels)
+    values = tuple(label.counts) if label else None
+    measured = meter.measure(volumes.grid)
+    return Finding(item, tuple(volumes.blank), volumes.grid, values, measured)
 
 
 def _label_paths(item: Mapping[str, Any]) -> list[str]:

@@ -6,9 +6,9 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,12 +16,16 @@ from tqdm import tqdm
 
 from bundle.atomic import write_text_atomically
 from bundle.data.case_rules import Finding, check_case
+from bundle.data.plausibility.measure import Measured
+from bundle.data.plausibility.repeats import repeated_scans
+from bundle.data.plausibility.rules import Suspicion
 from bundle.data.volumes import CaseError
+from bundle.regions import Regions
 
 logger = logging.getLogger(__name__)
 
 # Part of every key: raise it when a check changes, so that old verdicts are not believed.
-_VERSION = 1
+_VERSION = 2
 
 
 def file_state(path: str | Path) -> list[Any]:
@@ -68,17 +72,46 @@ class Checks:
         labels: the known label values above the background.
         aliases: other label values and how to read them.
         depth: "voxels" = everything; "headers" = the voxel grids; "none" = that the files exist.
+        regions: the region table, for the rules about labels; {} = they are left out.
     """
 
     modalities: tuple[str, ...]
     labels: tuple[int, ...]
     aliases: Mapping[int, int]
     depth: Literal["voxels", "headers", "none"] = "voxels"
+    regions: Regions = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the memo keeps of a good case.
+
+    Attributes:
+        blank: the modalities whose volume is constant.
+        measured: numbers and hashes, without names.
+    """
+
+    blank: tuple[str, ...]
+    measured: Measured
+
+    @classmethod
+    def read(cls, content: Any) -> Outcome:
+        """Read what `content` gave.
+
+        Raises:
+            ValueError, AttributeError, TypeError, KeyError: it is something else.
+        """
+        return cls(tuple(str(name) for name in content["blank"]), Measured.read(content))
+
+    def content(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {"blank": list(self.blank), **asdict(self.measured)}
 
 
 class CheckMemo:
-    """The outcomes of earlier checks: for each good case, which modalities were blank.
+    """The outcomes of earlier checks: for each good case, what was blank and what was measured.
 
+    What is odd about a case is judged anew by the remembered numbers, so a warning comes each time.
     Only good outcomes are kept; a bad case is checked again each time. A memo file that is missing
     or damaged counts as empty, one that cannot be written is reported and left.
 
@@ -90,7 +123,7 @@ class CheckMemo:
     def __init__(self, path: str | Path | None, checks: Checks) -> None:
         self.path = None if path is None else Path(path)
         self.parameters = [_VERSION, asdict(checks)]
-        self.outcomes: dict[str, list[str]] = self._read()
+        self.outcomes: dict[str, Outcome] = self._read()
         self._known = len(self.outcomes)
 
     def key(self, item: Mapping[str, Any]) -> str | None:
@@ -105,17 +138,18 @@ class CheckMemo:
         if self.path is None or len(self.outcomes) == self._known:
             return
         try:
-            write_text_atomically(self.path, json.dumps(self.outcomes, indent=0, sort_keys=True))
+            content = {key: outcome.content() for key, outcome in self.outcomes.items()}
+            write_text_atomically(self.path, json.dumps(content, indent=0, sort_keys=True))
         except OSError as error:
             logger.warning("the outcome of the checks could not be kept: %s", error)
 
-    def _read(self) -> dict[str, list[str]]:
+    def _read(self) -> dict[str, Outcome]:
         if self.path is None:
             return {}
         try:
             outcomes = json.loads(self.path.read_text(encoding="utf-8"))
-            return {str(key): [str(name) for name in blank] for key, blank in outcomes.items()}
-        except (OSError, ValueError, AttributeError, TypeError):
+            return {str(key): Outcome.read(content) for key, content in outcomes.items()}
+        except (OSError, ValueError, AttributeError, TypeError, KeyError):
             return {}
 
 
@@ -132,7 +166,7 @@ def check_cases(
 
     Returns:
         What was found out about the good cases, in order, and one line for each problem of the
-        others. Of a case that the memo knows only the blank modalities are told.
+        others. Of a case that the memo knows, grid and labels are not told.
     """
 
     def outcome(item: dict[str, Any]) -> Finding | CaseError:
@@ -151,17 +185,40 @@ def check_cases(
     return good, [line for error in bad for line in str(error).split("\n")]
 
 
+def all_suspicions(findings: Mapping[str, Sequence[Finding]]) -> list[Suspicion]:
+    """List what is odd about cases, each by itself and all together.
+
+    Args:
+        findings: section -> what was found out about its cases.
+    """
+    alone = [s for section in findings.values() for f in section for s in f.suspicions]
+    return alone + repeats(findings)
+
+
+def repeats(findings: Mapping[str, Iterable[Finding]]) -> list[Suspicion]:
+    """List the cases that share a scan with an earlier one, in one section or in two."""
+    return repeated_scans(
+        {
+            section: [
+                (str(found.item["case"]), found.measured.hashes) for found in section_findings
+            ]
+            for section, section_findings in findings.items()
+        }
+    )
+
+
 def _check_item(item: dict[str, Any], checks: Checks, memo: CheckMemo) -> Finding:
     if checks.depth == "none":
         _check_files(item)
         return Finding(item)
     key = memo.key(item)
     if key is not None and key in memo.outcomes:
-        return Finding(item, tuple(memo.outcomes[key]))
-    voxels = checks.depth == "voxels"
-    finding = check_case(item, checks.modalities, checks.labels, checks.aliases, voxels)
+        known = memo.outcomes[key]
+        return Finding(item, known.blank, measured=known.measured)
+    voxels, regions = checks.depth == "voxels", checks.regions
+    finding = check_case(item, checks.modalities, checks.labels, checks.aliases, voxels, regions)
     if key is not None:
-        memo.outcomes[key] = list(finding.blank)
+        memo.outcomes[key] = Outcome(finding.blank, finding.measured)
     return finding
 
 

@@ -23,8 +23,16 @@ from typing import Any, Literal
 from bundle import __version__
 from bundle.atomic import write_text_atomically
 from bundle.data.case_rules import Finding
-from bundle.data.check_cases import CheckMemo, Checks, check_cases, fingerprint
+from bundle.data.check_cases import (
+    CheckMemo,
+    Checks,
+    all_suspicions,
+    check_cases,
+    fingerprint,
+    repeats,
+)
 from bundle.data.filenames import file_endings, split_name, survey
+from bundle.data.plausibility.rules import count_by_rule
 from bundle.modalities import check_known
 from bundle.regions import Regions, known_labels
 
@@ -39,6 +47,19 @@ _ITEM_KEYS = ("case", "image", "label", "site")
 _TIMEPOINT = re.compile(r"^(BraTS-.+)-\d{3}$", re.IGNORECASE)
 
 Item = dict[str, Any]
+
+
+class CheckedDatalist(dict[str, list[Item]]):
+    """The sections of a datalist, and how many of their cases look odd.
+
+    Args:
+        sections: {section: items}.
+        flagged: rule -> number of cases that it warned of; no names, so a site may tell them.
+    """
+
+    def __init__(self, sections: Mapping[str, list[Item]], flagged: Mapping[str, int]) -> None:
+        super().__init__(sections)
+        self.flagged = dict(flagged)
 
 
 def load_datalist(path: str | Path, modalities: Sequence[str]) -> dict[str, Any]:
@@ -83,7 +104,7 @@ def read_datalist(
     memo: str | Path | None = None,
     on_bad: Literal["raise", "drop"] = "raise",
     sections: Sequence[str] = SECTIONS,
-) -> dict[str, list[Item]]:
+) -> CheckedDatalist:
     """Read a datalist and check every case of it, so that training meets no bad one.
 
     Args:
@@ -100,7 +121,7 @@ def read_datalist(
     Returns:
         {section: items} for the sections asked for. An item holds `case`, `image` {modality:
         absolute path} in vocabulary order without blank volumes, and `label` and `site` where
-        given.
+        given. What looks odd about a good case is logged as a warning, and counted by rule.
 
     Raises:
         ValueError: as `load_datalist`; a patient in two sections; a training or validation case
@@ -116,9 +137,11 @@ def read_datalist(
         tuple(known_labels(regions)),
         {int(source): int(target) for source, target in (aliases or {}).items()},
         check,
+        {name: tuple(values) for name, values in regions.items()},
     )
     remembered = CheckMemo(memo if check == "voxels" else None, checks)
-    usable, problems = {}, []
+    findings: dict[str, list[Finding]] = {}
+    problems: list[str] = []
     for section in sections:
         _check_choice("sections", section, SECTIONS)
         items = [{k: v for k, v in item.items() if k in _ITEM_KEYS} for item in datalist[section]]
@@ -126,11 +149,14 @@ def read_datalist(
             problems += _unlabelled(items, section)
             items = labelled(items)
         good, bad = check_cases(items, checks, remembered, f"checking {section}")
-        usable[section] = _usable(good)
+        findings[section] = good
         problems += bad
     remembered.save()
+    usable = {section: _usable(good) for section, good in findings.items()}
+    for suspicion in repeats(findings):
+        logger.warning("%s", suspicion)
     _settle(path, problems, on_bad, any(usable.values()))
-    return usable
+    return CheckedDatalist(usable, count_by_rule(all_suspicions(findings)))
 
 
 def write_datalist(datalist: Mapping[str, Any], path: str | Path) -> None:
@@ -319,10 +345,10 @@ def _unlabelled(items: Iterable[Item], section: str) -> list[str]:
 
 
 def _usable(findings: Iterable[Finding]) -> list[Item]:
-    """Return the items without their blank modalities, each of which is logged."""
+    """Return the items without their blank modalities; these and all that is odd are logged."""
     findings = list(findings)
     for line in (line for finding in findings for line in finding.warnings):
-        logger.warning(line)
+        logger.warning("%s", line)
     return [finding.usable for finding in findings]
 
 

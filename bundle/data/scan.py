@@ -11,10 +11,11 @@ import numpy as np
 
 from bundle.data.case_rules import Finding
 from bundle.data.census import combination_counts, count_table, modality_counts
-from bundle.data.check_cases import CheckMemo, Checks, check_cases
+from bundle.data.check_cases import CheckMemo, Checks, all_suspicions, check_cases, repeats
 from bundle.data.datalist import SECTIONS, labelled, patient_of, shared_patients, write_datalist
 from bundle.data.filenames import survey
 from bundle.data.labels import BRATS_ALIASES
+from bundle.data.plausibility.rules import count_by_rule
 from bundle.data.volumes import Grid
 from bundle.modalities import BRATS_MODALITIES, check_modalities
 from bundle.regions import BRATS_REGIONS, Regions, check_regions, known_labels
@@ -61,7 +62,9 @@ def scan(
         )
     shares = None if split is None else check_split(split)
     found, problems = survey(root, modalities)
-    checks = Checks(tuple(modalities), tuple(known_labels(regions)), dict(aliases or {}), check)
+    checks = Checks(
+        tuple(modalities), tuple(known_labels(regions)), dict(aliases or {}), check, dict(regions)
+    )
     findings, bad = check_cases(found, checks, CheckMemo(None, checks), "reading")
     items = [finding.usable for finding in findings]
     datalist = _sections(items, shares, seed)
@@ -128,6 +131,9 @@ def _census(
     ]
     if labels:
         parts.append(count_table("label values", dict(labels.most_common())))
+    flagged = count_by_rule(all_suspicions({"folder": findings}))
+    if flagged:
+        parts.append(count_table("odd by rule", flagged))
     return "\n\n".join(parts)
 
 
@@ -139,6 +145,7 @@ def _notes(
     findings: Sequence[Finding], aliases: Mapping[int, int] | None, problems: Sequence[str]
 ) -> str:
     warnings = [line for finding in findings for line in finding.warnings]
+    warnings += map(str, repeats({"folder": findings}))
     warnings += _mixed_conventions(findings, aliases or {})
     count = len(problems)
     head = f"{count or 'no'} problem{'' if count == 1 else 's'}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import product
@@ -81,6 +81,7 @@ def read_case(
     case: str,
     others: Mapping[Path, Grid] | None = None,
     keep: bool = True,
+    look: Callable[[str, np.ndarray], None] | None = None,
 ) -> CaseVolumes:
     """Read the volumes of a case, each file once, and check them.
 
@@ -89,6 +90,7 @@ def read_case(
         case: the case's name, for the messages.
         others: the grids of further files of the case, which must be the images' grid.
         keep: False = return no voxels, so that a check holds one volume at a time.
+        look: is handed each modality and its voxels (D, H, W) as it is read, unless it is blank.
 
     Raises:
         CaseError: one line for each problem of the case; see `read_volume` and `check_grids`.
@@ -106,7 +108,10 @@ def read_case(
         grids[Path(path)] = volume.grid
         if is_blank(volume.voxels):
             blank.append(name)
-        elif keep:
+            continue
+        if look is not None:
+            look(name, volume.voxels)
+        if keep:
             voxels[name] = volume.voxels
     try:
         check_grids({**grids, **(others or {})}, case)

@@ -1,75 +1,174 @@
-"""A census of the federation: which site has how many cases of which modality. No image is read."""
+"""A census of the federation: which site has how many cases of what, and how they look.
+
+Voxels are read at the sites, once; what travels are counts, and quartiles over a site's cases.
+"""
 
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from nvflare.apis.fl_constant import FLContextKey
 from nvflare.apis.fl_context import FLContext
 from nvflare.app_common.abstract.statistics_spec import DataType, Feature, Statistics
+from nvflare.app_common.app_constant import StatisticsConstants
 from nvflare.app_common.executors.statistics.statistics_executor import StatisticsExecutor
 from nvflare.app_common.statistics.json_stats_file_persistor import JsonStatsFileWriter
 from nvflare.app_common.workflows.statistics_controller import StatisticsController
 from nvflare.job_config.api import FedJob
 from nvflare.recipe.spec import Recipe
 
-from bundle.data.census import modality_counts, table
+import bundle
+from bundle.data.case_rules import Finding
+from bundle.data.census import QUARTILES, modality_counts, quartile_table, quartiles, table
+from bundle.data.check_cases import CheckMemo, Checks, all_suspicions, check_cases
 from bundle.data.datalist import SECTIONS, load_datalist
+from bundle.data.labels import BRATS_ALIASES
+from bundle.data.plausibility.rules import count_by_rule
 from bundle.modalities import BRATS_MODALITIES
+from bundle.regions import BRATS_REGIONS, Regions, known_labels
 from federation.rules import job_name
 from federation.settings import Site, find_site
 
 CASES = "cases"
+# A few people can be recognised by what they have in common. A job may ask for more, not for less.
 MIN_COUNT = 5
 # In the job's folder at the server.
 OUTPUT = "census.json"
 _WHOLE = "Global"
+_INTENSITY, _VOLUME, _ODD = " intensity", " ml", "odd "
+_QUANTILE = StatisticsConstants.STATS_QUANTILE
+# What a site may call a number; all else in its answer is left out of the table.
+_NAME = re.compile(r"[\w.+-]{1,40}( intensity| ml)?|odd \w{1,40}")
 
 
 class ModalityCensus(Statistics):
-    """Counts a site's cases for NVFlare's statistics.
+    """Counts a site's cases, and measures what is usual among them, for NVFlare's statistics.
 
-    NVFlare's data sets are the sections of the datalist, and its features are the modalities and
-    `cases`, which counts all.
+    NVFlare's data sets are the sections of the datalist. Its features are the modalities, `cases`
+    (all of them), "NAME intensity" (a case's median in the brain), "REGION ml" (a case's volume,
+    if it has any), and "odd RULE" (cases that a rule of `bundle.data.plausibility` warns of).
 
     Args:
         modalities: the vocabulary.
-        min_count: a smaller number leaves the site as 0, because a few people can be recognised.
+        min_count: fewer cases leave the site as 0, and no quartiles; at least 5, whatever is asked.
             (NVFlare's own MinCountCleanser does not change counts.)
+        regions: the region table, as in the configs.
+        aliases: other label values and how to read them; keys may be text, as JSON has them.
     """
 
-    _always_serialize_args = ("modalities", "min_count")
+    _always_serialize_args = ("modalities", "min_count", "regions", "aliases")
 
     def __init__(
-        self, modalities: Sequence[str] = BRATS_MODALITIES, min_count: int = MIN_COUNT
+        self,
+        modalities: Sequence[str] = BRATS_MODALITIES,
+        min_count: int = MIN_COUNT,
+        regions: Regions = BRATS_REGIONS,
+        aliases: Mapping[Any, int] = BRATS_ALIASES,
     ) -> None:
         super().__init__()
-        self.modalities, self.min_count = list(modalities), min_count
+        self.modalities = list(modalities)
+        self.min_count = max(MIN_COUNT, int(min_count))
+        self.regions = {name: tuple(values) for name, values in regions.items()}
+        self.aliases = {int(source): int(target) for source, target in aliases.items()}
         self.datalist: Mapping[str, Any] = {}
+        self.site = Site("unknown", {})
 
     def initialize(self, fl_ctx: FLContext) -> None:
-        """Read the site's datalist, and none of the files that it names."""
+        """Read the site's datalist; the files that it names are read once they are asked for."""
         app_root = fl_ctx.get_prop(FLContextKey.APP_ROOT) or "."
-        site = find_site(fl_ctx.get_identity_name(), app_root)
-        self.datalist = load_datalist(datalist_path(site), self.modalities)
-        cases = len(self.datalist.get("training", ()))
+        self.site = find_site(fl_ctx.get_identity_name(), app_root)
+        self.datalist = load_datalist(datalist_path(self.site), self.modalities)
+        cases, rules = len(self.datalist.get("training", ())), self.site.rules
         # What is below it leaves as 0; infinite where the site does not take part.
-        self.min_count = site.rules.census_minimum(job_name(fl_ctx), cases, self.min_count)
+        self.min_count = rules.census_minimum(job_name(fl_ctx), cases, self.min_count)
+
+    @cached_property
+    def findings(self) -> dict[str, list[Finding]]:
+        """What the check knows of each section's good cases: from its memo, else measured now.
+
+        A site whose own settings read no voxels (`check: headers` or `none`) measures nothing, nor
+        one that does not take part.
+        """
+        if self.site.ids.get("check", "voxels") != "voxels" or math.isinf(self.min_count):
+            return {section: [] for section in SECTIONS}
+        checks = Checks(
+            tuple(self.modalities),
+            tuple(known_labels(self.regions)),
+            self.aliases,
+            "voxels",
+            self.regions,
+        )
+        memo = CheckMemo(memo_path(self.site), checks)
+        found = {
+            section: check_cases(self.datalist.get(section, []), checks, memo, f"census {section}")
+            for section in SECTIONS
+        }
+        memo.save()
+        return {section: good for section, (good, _) in found.items()}
 
     def features(self) -> dict[str, list[Feature]]:
-        """List what is counted, by section."""
+        """List what is counted or measured, by section."""
         names = [*self.modalities, CASES]
-        return {section: [Feature(name, DataType.INT) for name in names] for section in SECTIONS}
+        measured = [f"{name}{_INTENSITY}" for name in self.modalities]
+        measured += [f"{name}{_VOLUME}" for name in self.regions]
+        return {
+            section: [
+                *(Feature(name, DataType.INT) for name in names),
+                *(Feature(name, DataType.FLOAT) for name in measured),
+                *(Feature(name, DataType.INT) for name in self._odd(section)),
+            ]
+            for section in SECTIONS
+        }
 
     def count(self, dataset_name: str, feature_name: str) -> int:
-        """Count a section's cases that have a modality, or all; 0 = fewer than `min_count`."""
+        """Count the cases of a section behind a feature; 0 = fewer than `min_count`."""
         items = self.datalist.get(dataset_name, [])
         counts = {CASES: len(items), **modality_counts(items, self.modalities)}
-        number = counts[feature_name]
-        return number if number >= self.min_count else 0
+        if feature_name.endswith((_INTENSITY, _VOLUME)):
+            return self._floored(len(self._values(dataset_name, feature_name)))
+        counts |= self._odd(dataset_name)
+        return self._floored(counts[feature_name])
+
+    def quantiles(
+        self, dataset_name: str, feature_name: str, percentiles: Sequence[float]
+    ) -> dict[str, Any]:
+        """Estimate the quartiles over a section's cases; none where they are fewer than the floor.
+
+        Args:
+            dataset_name: the section.
+            feature_name: as in `features`.
+            percentiles: what the job asks for. It is not listened to: 0 and 1 would be single
+                cases' own numbers.
+        """
+        values = self._values(dataset_name, feature_name)
+        return {_QUANTILE: quartiles(values) if self._floored(len(values)) else {}}
+
+    def _floored(self, count: int) -> int:
+        return count if count >= self.min_count else 0
+
+    def _values(self, section: str, feature: str) -> list[float]:
+        """One number for each case that has it; [] for a feature that is only counted."""
+        if feature.endswith(_INTENSITY):
+            name = f"median {feature.removesuffix(_INTENSITY)}"
+        elif feature.endswith(_VOLUME):
+            name = f"ml {feature.removesuffix(_VOLUME)}"
+        else:
+            return []
+        numbers = [finding.measured.numbers for finding in self.findings.get(section, [])]
+        # A volume of 0 for all would say of each patient that it has no such tumour.
+        return [each[name] for each in numbers if each.get(name)]
+
+    def _odd(self, section: str) -> dict[str, int]:
+        """Count the odd cases by rule, where they are enough to tell of."""
+        flagged = count_by_rule(all_suspicions({section: self.findings.get(section, [])}))
+        counts = {f"{_ODD}{rule}": self._floored(count) for rule, count in flagged.items()}
+        return {name: count for name, count in counts.items() if count}
 
 
 def datalist_path(site: Site) -> Path:
@@ -88,6 +187,15 @@ def datalist_path(site: Site) -> Path:
     )
 
 
+def memo_path(site: Site) -> Path | None:
+    """Return the file where a site's trainings remember checked cases, by the rule of the configs.
+
+    None = the site's settings say that nothing is kept.
+    """
+    folder = site.ids.get("cache_dir", Path(bundle.ROOT) / "cache")
+    return Path(folder) / "checked.json" if folder else None
+
+
 class CensusRecipe(Recipe):
     """The census as a job of NVFlare's own statistics.
 
@@ -104,8 +212,10 @@ class CensusRecipe(Recipe):
     ) -> None:
         job = FedJob(name=name, min_clients=1)
         job.job.set_app_packages(["bundle", "federation"])
+        # Which quantiles is the site's decision, so none are named. (NVFlare's key for all
+        # features, "*", would not survive `nvflare job submit` either.)
         controller = StatisticsController(
-            {"count": {}}, writer_id="writer", enable_pre_run_task=False
+            {"count": {}, _QUANTILE: {}}, writer_id="writer", enable_pre_run_task=False
         )
         job.to_server(controller)
         job.to_server(JsonStatsFileWriter(OUTPUT), id="writer")
@@ -115,23 +225,56 @@ class CensusRecipe(Recipe):
 
 
 def census_table(path: str | Path, section: str = "training") -> str:
-    """Lay out the counts of a section: a line for each site, and one for all; 0 = too few to tell.
+    """Lay out a section: counts, quartiles over the cases, and odd cases by rule.
+
+    There is a line for each site, and one for all where numbers add up. 0 = too few to tell. A site
+    that differs is marked, by the rule of `bundle.data.census.far_off`.
 
     Args:
         path: the JSON file that the job wrote at the server.
         section: of the datalists.
     """
     content = json.loads(Path(path).read_text(encoding="utf-8"))
-    counts: dict[str, dict[str, int]] = {}
-    for feature, statistics in content.items():
-        for site, by_section in statistics.get("count", {}).items():
-            number = by_section.get(section)
-            if number is not None:
-                counts.setdefault(site, {})[feature] = int(number)
-    sites = sorted(counts, key=lambda site: (site == _WHOLE, site))
-    features = [name for name in content if name != CASES]
-    rows = [("site", CASES, *features)]
+    known = {name: found for name, found in content.items() if _NAME.fullmatch(name)}
+    counts = {name: _counts(found, section) for name, found in known.items()}
+    plain = [n for n in known if n != CASES and not n.endswith((_INTENSITY, _VOLUME))]
+    odd = [name for name in plain if name.startswith(_ODD)]
+    parts = [_count_table([CASES, *(n for n in plain if n not in odd)], counts)]
+    measured = {name: _quartiles(found, section) for name, found in known.items()}
+    measured = {name: found for name, found in measured.items() if found}
+    if measured:
+        parts.append("half of a site's cases lie in (a to b); * = a site that differs")
+        parts.append(quartile_table(measured))
+    if odd:
+        parts.append("cases that the check warns of, by rule")
+        parts.append(_count_table(odd, counts))
+    return "\n\n".join(parts)
+
+
+def _count_table(features: Sequence[str], counts: Mapping[str, Mapping[str, int]]) -> str:
+    sites = {site for name in features for site in counts.get(name, ())}
+    rows = [("site", *(name.removeprefix(_ODD) for name in features))]
     rows += [
-        (site, *(str(counts[site].get(name, "-")) for name in (CASES, *features))) for site in sites
+        (site, *(str(counts.get(name, {}).get(site, "-")) for name in features))
+        for site in sorted(sites, key=lambda site: (site == _WHOLE, site))
     ]
     return table(rows)
+
+
+def _counts(found: Mapping[str, Any], section: str) -> dict[str, int]:
+    by_site = {site: told.get(section) for site, told in found.get("count", {}).items()}
+    return {site: int(number) for site, number in by_site.items() if _is_number(number)}
+
+
+def _quartiles(found: Mapping[str, Any], section: str) -> dict[str, dict[str, float]]:
+    """Read a number's quartiles by site; a site that has told none, or no numbers, is left out."""
+    by_site = {site: told.get(section) or {} for site, told in found.get(_QUANTILE, {}).items()}
+    return {
+        site: {name: float(told[name]) for name in QUARTILES}
+        for site, told in by_site.items()
+        if site != _WHOLE and all(_is_number(told.get(name)) for name in QUARTILES)
+    }
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

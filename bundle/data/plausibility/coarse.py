@@ -1,0 +1,106 @@
+"""A coarse copy of one case, taken while its files are read, and what needs every voxel.
+
+d h w are the axes of the coarse grid: every n-th voxel of D H W.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from bundle.data.volumes import Grid
+from bundle.modalities import FILE_SUFFIXES
+from bundle.regions import Regions
+
+# What a tumour's parts are called here: the core without contrast agent, oedema, the bright rim.
+NECROSIS, OEDEMA, RIM = "necrosis", "oedema", "rim"
+CODES: Mapping[str, int] = {NECROSIS: 1, OEDEMA: 2, RIM: 3}
+
+# A million voxels tell a median to less than 1 %; a BraTS volume has nine million.
+_COARSE_VOXELS = 1e6
+
+
+@dataclass
+class CoarseCase:
+    """What is kept of a case while its volumes are read one after the other.
+
+    Attributes:
+        volumes: BraTS modality -> (d, h, w) float32.
+        parts: (d, h, w) uint8 of `CODES`, 0 = healthy or outside; None = no label.
+        numbers: what has been measured on all voxels.
+        hashes: modality -> hash of its voxels that are not 0, 64 hexadecimal digits.
+    """
+
+    volumes: dict[str, np.ndarray] = field(default_factory=dict)
+    parts: np.ndarray | None = None
+    numbers: dict[str, float] = field(default_factory=dict)
+    hashes: dict[str, str] = field(default_factory=dict)
+
+    def add(self, name: str, voxels: np.ndarray) -> None:
+        """Take in the volume (D, H, W) of a modality; its voxels need not be kept afterwards."""
+        brain = np.sort(voxels[voxels != 0].astype(np.float32, copy=False))
+        corners = np.concatenate([corner.ravel() for corner in corners_of(voxels)])
+        # Sorted values, so that a copy which was turned, mirrored, cropped or padded has the same
+        # hash. The header is no part of it.
+        self.hashes[name] = hashlib.sha256(brain.tobytes()).hexdigest()
+        self.numbers[f"zeros {name}"] = 1 - brain.size / voxels.size
+        self.numbers[f"corners {name}"] = np.count_nonzero(corners) / corners.size
+        self.numbers[f"median {name}"] = float(brain[brain.size // 2])
+        self.volumes[standard_name(name)] = coarsen(voxels).copy()
+
+
+def codes_of(regions: Regions) -> dict[int, int]:
+    """Map label values to `CODES`, if the regions are BraTS's: nested WT, TC and ET; else {}."""
+    if not {"WT", "TC", "ET"} <= set(regions):
+        return {}
+    whole, core, rim = ({int(v) for v in regions[name]} for name in ("WT", "TC", "ET"))
+    if not rim < core < whole:
+        return {}
+    return {
+        **dict.fromkeys(core - rim, CODES[NECROSIS]),
+        **dict.fromkeys(whole - core, CODES[OEDEMA]),
+        **dict.fromkeys(rim, CODES[RIM]),
+    }
+
+
+def parts_of(labels: np.ndarray, regions: Regions) -> np.ndarray | None:
+    """Turn label values (D, H, W) uint8 into `CODES`; None = the regions are not BraTS's."""
+    codes = codes_of(regions)
+    if not codes:
+        return None
+    table = np.zeros(256, np.uint8)
+    table[list(codes)] = list(codes.values())
+    return table[labels]
+
+
+def standard_name(modality: str) -> str:
+    """Name a modality as BraTS did until 2021, so 't1n' becomes 't1'; others stay as they are."""
+    return next((n for n, others in FILE_SUFFIXES.items() if modality in others), modality)
+
+
+def corners_of(voxels: np.ndarray) -> list[np.ndarray]:
+    """Return the eight corners of a volume, each an eighth of the edge long, at least a voxel."""
+    ends = [max(1, n // 8) for n in voxels.shape]
+    sides = [(slice(0, end), slice(-end, None)) for end in ends]
+    return [voxels[x, y, z] for x in sides[0] for y in sides[1] for z in sides[2]]
+
+
+def coarsen(volume: np.ndarray) -> np.ndarray:
+    """Take every n-th voxel along each axis: about a million, and all of a smaller volume."""
+    step = max(1, round((volume.size / _COARSE_VOXELS) ** (1 / 3)))
+    return volume[::step, ::step, ::step]
+
+
+def extent_mm(brain: np.ndarray, grid: Grid) -> float:
+    """Measure the longest side of the box around a brain (d, h, w) bool, in millimetres."""
+    spacing = np.array(grid.shape) / np.array(brain.shape) * np.array(grid.spacing_mm)
+    return float((np.array(box_size(brain)) * spacing).max())
+
+
+def box_size(mask: np.ndarray) -> Sequence[int]:
+    """Return the sides of the box around a mask (d, h, w) bool, in voxels."""
+    along = [mask.any(tuple(a for a in range(3) if a != axis)) for axis in range(3)]
+    return [int(np.ptp(np.flatnonzero(line))) + 1 if line.any() else 0 for line in along]

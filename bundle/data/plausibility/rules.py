@@ -1,0 +1,338 @@
+"""The rules, in one table: what is measured, where it becomes odd and why there, what to do.
+
+The limits come from anatomy and from how the sequences work, with a margin for noise; the phantom
+only showed that they separate (docs/data.md has the rates).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from bundle.data.plausibility.coarse import NECROSIS, OEDEMA, RIM, standard_name
+
+Numbers = Mapping[str, float]
+
+
+class Rule(NamedTuple):
+    """One rule.
+
+    Attributes:
+        says: what is odd, in words that follow "case X: ".
+        number: what is measured, and its unit.
+        limit: from where on it is odd.
+        odd_above: True = odd above the limit; False = odd below it.
+        reason: why the limit is there.
+        advice: what to do.
+    """
+
+    says: str
+    number: str
+    limit: float
+    odd_above: bool
+    reason: str
+    advice: str
+
+
+RULES: Mapping[str, Rule] = {
+    "voxel_small": Rule(
+        "the voxels are very small",
+        "shortest edge in mm",
+        0.3,
+        False,
+        "scanners resolve 0.4 mm and more; a tenth of 1 mm is an error of unit",
+        "Correct the spacing in the header.",
+    ),
+    "voxel_large": Rule(
+        "the voxels are very large",
+        "shortest edge in mm",
+        3.0,
+        True,
+        "thick slices have 5 mm and more, but only along one axis",
+        "Correct the spacing in the header.",
+    ),
+    "head_small": Rule(
+        "the brain is very small",
+        "longest side in mm",
+        40.0,
+        False,
+        "between a tenth of an adult's 170 mm and an infant's 100 mm",
+        "Correct the spacing in the header.",
+    ),
+    "head_large": Rule(
+        "the brain is very large",
+        "longest side in mm",
+        320.0,
+        True,
+        "a whole head with its neck fits into 300 mm",
+        "Correct the spacing in the header.",
+    ),
+    "background": Rule(
+        "hardly any voxel is 0",
+        "share of 0",
+        0.25,
+        False,
+        "an ellipsoid leaves 48 % of its tightest box empty",
+        "Strip the skull, and set all that is not brain to exactly 0.",
+    ),
+    "corners": Rule(
+        "the corners of the volume are not 0",
+        "share that is not 0",
+        0.05,
+        True,
+        "no brain reaches into a corner, even of the tightest box",
+        "Strip the skull, and set all that is not brain to exactly 0.",
+    ),
+    "masks": Rule(
+        "the brain has another outline than in the other modalities",
+        "Dice overlap",
+        0.8,
+        False,
+        "two tools that strip the same skull agree to 0.95",
+        "Strip the skull once, and use the same mask for all modalities.",
+    ),
+    "mirrored": Rule(
+        "fits every other modality better once it is mirrored",
+        "gain in correlation",
+        0.02,
+        True,
+        "folds are not symmetric, so a true pair loses; 0.02 is the noise of a correlation",
+        "Compare the files in a viewer, and convert this one again.",
+    ),
+    "t1_order": Rule(
+        "the outermost brain is brighter than its middle, as on T2",
+        "quartile distances",
+        0.5,
+        True,
+        "fluid and cortex lie outside, and both are darker than white matter on T1",
+        "Check that the file holds what its name says.",
+    ),
+    "t2_order": Rule(
+        "the outermost brain is darker than its middle, as on T1",
+        "quartile distances",
+        -0.5,
+        False,
+        "fluid and cortex lie outside, and both are brighter than white matter on T2",
+        "Check that the file holds what its name says.",
+    ),
+    "t2_flair": Rule(
+        "t2 and flair seem to be swapped: fluid is darker on t2 than on flair",
+        "quartile distances",
+        -0.5,
+        False,
+        "FLAIR suppresses the fluid that is brightest on T2",
+        "Swap the two files.",
+    ),
+    "agent_in_rim": Rule(
+        "t1 and t1ce seem to be swapped: the enhancing tumour is darker on t1ce",
+        "log of t1ce / t1",
+        -0.1,
+        False,
+        "contrast agent brightens, never darkens; 10 % is more than coils differ by over a tumour",
+        "Swap the two files.",
+    ),
+    "agent_in_brain": Rule(
+        "t1 and t1ce seem to be swapped: what differs most is darker on t1ce",
+        "log of t1ce / t1",
+        -0.15,
+        False,
+        "vessels take up agent, and nothing loses signal by it",
+        "Swap the two files.",
+    ),
+    "agent_elsewhere": Rule(
+        "another part of the tumour takes up more contrast agent than the enhancing one",
+        "log of t1ce / t1",
+        0.1,
+        True,
+        "the enhancing tumour is what takes up agent; 0.1 as in agent_in_rim",
+        "Check what the label values mean (BraTS: 1 necrosis, 2 oedema, 4 enhancing).",
+    ),
+    "rim_dark": Rule(
+        "another part of the tumour is brighter on t1ce than the enhancing one",
+        "quartile distances",
+        0.3,
+        True,
+        "the enhancing tumour is drawn where t1ce is bright",
+        "Check what the label values mean (BraTS: 1 necrosis, 2 oedema, 4 enhancing).",
+    ),
+    "necrosis_outside": Rule(
+        "the necrosis lies around the oedema",
+        "open surface of oedema minus that of necrosis",
+        -0.3,
+        False,
+        "oedema surrounds the tumour, so most of what faces healthy brain is oedema",
+        "Check what the label values mean: MSD has 1 oedema, 2 necrosis; BraTS the reverse.",
+    ),
+    "rim_outside": Rule(
+        "the enhancing tumour lies around the oedema",
+        "open surface of oedema minus that of the enhancing tumour",
+        -0.3,
+        False,
+        "oedema surrounds the tumour, so most of what faces healthy brain is oedema",
+        "Check what the label values mean (BraTS: 1 necrosis, 2 oedema, 4 enhancing).",
+    ),
+    "one_label": Rule(
+        "the label has one value for the whole tumour",
+        "label values",
+        1.5,
+        False,
+        "a glioma has a core and oedema; a mask of the whole tumour has one value",
+        "Give a label with all regions, or regions of your own in the config.",
+    ),
+    "tumour_large": Rule(
+        "the tumour is very large",
+        "share of the brain",
+        0.4,
+        True,
+        "with its oedema a large glioma has 300 of a brain's 1300 ml",
+        "Check that the label's background is 0.",
+    ),
+    "label_outside": Rule(
+        "the label reaches out of the brain",
+        "share outside",
+        0.02,
+        True,
+        "a tumour is inside the brain; 2 % is a ragged edge",
+        "Check that label and images belong together.",
+    ),
+    "label_moved": Rule(
+        "the label fits the images better in another place",
+        "fit here as a share of the best",
+        0.5,
+        False,
+        "a true outline fits best where it was drawn; half leaves room for blurred oedema",
+        "Lay the label over the images in a viewer.",
+    ),
+    "oedema_dark": Rule(
+        "the oedema is darker on flair than healthy brain",
+        "quartile distances",
+        0.0,
+        False,
+        "oedema is drawn where FLAIR is bright",
+        "Check what the label values mean, and that label and images belong together.",
+    ),
+    "same_file": Rule(
+        "two modalities hold the same voxels",
+        "equal volumes",
+        1.5,
+        True,
+        "two scans never have the same noise",
+        "Find the right file for one of them.",
+    ),
+    "same_scan": Rule(
+        "a scan is that of another case",
+        "equal volumes",
+        0.5,
+        True,
+        "two scans never have the same noise, so it is the same patient",
+        "Keep one of the cases: in two sections they make scores too good.",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Suspicion:
+    """What a rule has found about a case.
+
+    Attributes:
+        rule: a key of `RULES`.
+        case: the case.
+        measured: the number, in the unit of the rule.
+        where: which modality or other case, in words; "" = the whole case.
+    """
+
+    rule: str
+    case: str
+    measured: float
+    where: str = ""
+
+    def __str__(self) -> str:
+        rule = RULES[self.rule]
+        side = "at most" if rule.odd_above else "at least"
+        where = f"{self.where}: " if self.where else ""
+        return (
+            f"case {self.case}: {where}{rule.says} ({self.rule}: {rule.number} "
+            f"{self.measured:.3g}, expected {side} {rule.limit:g}). {rule.advice}"
+        )
+
+
+def is_odd(rule: str, measured: float) -> bool:
+    """True = the number is on the odd side of the rule's limit."""
+    above = measured > RULES[rule].limit
+    return above if RULES[rule].odd_above else measured < RULES[rule].limit
+
+
+def judge(case: str, numbers: Numbers) -> list[Suspicion]:
+    """Apply every rule whose numbers were measured, in the order of the table.
+
+    Args:
+        case: the case's name.
+        numbers: from `bundle.data.plausibility.measure`.
+    """
+    found = [
+        Suspicion(rule, case, measured, where)
+        for rule, measured, where in _readings(numbers)
+        if is_odd(rule, measured)
+    ]
+    return sorted(found, key=lambda suspicion: list(RULES).index(suspicion.rule))
+
+
+def count_by_rule(suspicions: Iterable[Suspicion]) -> dict[str, int]:
+    """Count the flagged cases by rule, without any name; rules that flag none are left out."""
+    flagged = {(suspicion.rule, suspicion.case) for suspicion in suspicions}
+    counts = {rule: sum(name == rule for name, _ in flagged) for rule in RULES}
+    return {rule: count for rule, count in counts.items() if count}
+
+
+def _readings(numbers: Numbers) -> Iterator[tuple[str, float, str]]:
+    """Yield (rule, its number, where) for all that can be read off."""
+    simple = {
+        "voxel_small": "voxel",
+        "voxel_large": "voxel",
+        "head_small": "extent",
+        "head_large": "extent",
+        "agent_in_rim": f"agent {RIM}",
+        "one_label": "label values",
+        "tumour_large": "tumour share",
+        "label_outside": "label outside",
+        "oedema_dark": f"{OEDEMA} flair",
+        "same_file": "equal volumes",
+    }
+    for rule, name in simple.items():
+        if name in numbers:
+            yield rule, numbers[name], ""
+    yield from _by_modality(numbers)
+    yield from _differences(numbers)
+    if f"agent {RIM}" not in numbers and "agent tail" in numbers:
+        yield "agent_in_brain", numbers["agent tail"], ""
+    # One voxel off is how a label on another corner of the voxel looks.
+    if numbers.get("label shift", 0) >= 2:
+        yield "label_moved", numbers["label fit"], ""
+
+
+def _by_modality(numbers: Numbers) -> Iterator[tuple[str, float, str]]:
+    kinds = {"zeros": "background", "overlap": "masks", "mirror": "mirrored"}
+    for key, value in numbers.items():
+        kind, _, name = key.partition(" ")
+        if kind in kinds:
+            yield kinds[kind], value, name
+        elif kind == "corners" and not is_odd("background", numbers[f"zeros {name}"]):
+            yield "corners", value, name
+        elif kind == "shell" and standard_name(name) in ("t1", "t1ce"):
+            yield "t1_order", value, name
+        elif kind == "shell" and standard_name(name) == "t2":
+            yield "t2_order", value, name
+
+
+def _differences(numbers: Numbers) -> Iterator[tuple[str, float, str]]:
+    if {"fluid t2", "fluid flair"} <= set(numbers):
+        yield "t2_flair", numbers["fluid t2"] - numbers["fluid flair"], ""
+    for rule, part in (("agent_elsewhere", "agent {}"), ("rim_dark", "{} t1ce")):
+        others = [part.format(other) for other in (NECROSIS, OEDEMA)]
+        found = [numbers[name] for name in others if name in numbers]
+        if found and part.format(RIM) in numbers:
+            yield rule, max(found) - numbers[part.format(RIM)], ""
+    for rule, part in (("necrosis_outside", NECROSIS), ("rim_outside", RIM)):
+        if {f"open {OEDEMA}", f"open {part}"} <= set(numbers):
+            yield rule, numbers[f"open {OEDEMA}"] - numbers[f"open {part}"], ""
