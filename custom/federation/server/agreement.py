@@ -10,13 +10,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from statistics import median_low
 
+import torch
 from torch import Tensor
 
-# A site is marked, which changes no weight, if its cosine is below this while most others agree.
-OPPOSED = -0.25
+# A site is marked, which changes no weight, if its cosine is below the first number, the median of
+# the others above the second. One of three that points backwards leaves 0 to the others.
+OPPOSED, AGREED = -0.25, -0.1
 # Or if its norm in a group of parameters is so many times the median of at least so many holders,
 # or the median is so many times its norm.
 FAR, _FEWEST = 5.0, 3
+_TINY = 1e-300
 
 
 class Agreement:
@@ -31,7 +34,10 @@ class Agreement:
 
     def add(self, sites: Sequence[str], values_HN: Tensor) -> None:
         """Add numbers (H, N), float64, that these H sites hold and nobody else."""
-        found = values_HN @ values_HN.T
+        norms = torch.linalg.vector_norm(values_HN, dim=1)
+        # Single precision takes half the time, and has no room for squares of large numbers.
+        scaled = (values_HN / norms.clamp_min(_TINY)[:, None]).float()
+        found = (scaled @ scaled.T).double() * torch.outer(norms, norms)
         holders = tuple(sites)
         self._products[holders] = self._products.get(holders, 0.0) + found
 
@@ -63,9 +69,9 @@ def outliers(
     """Mark the sites whose update stands out.
 
     A site *points against the others* if its cosine is below `OPPOSED` while the median cosine of
-    the other sites is above 0. Its norm is *far from the median* if, in a group of parameters with
-    at least three holders, it is more than `FAR` times the median or less than its `FAR`th part.
-    With two sites nobody can tell which one is wrong.
+    the other sites is above `AGREED`. Its norm is *far from the median* if, in a group of
+    parameters with at least three holders, it is more than `FAR` times the median or less than its
+    `FAR`th part. With two sites nobody can tell which one is wrong.
 
     Args:
         cosines: by site, see `Agreement`.
@@ -77,7 +83,7 @@ def outliers(
     marks: dict[str, list[str]] = {}
     for site, cosine in cosines.items():
         others = [value for name, value in cosines.items() if name != site]
-        if cosine < OPPOSED and others and median_low(others) > 0:
+        if cosine < OPPOSED and others and median_low(others) > AGREED:
             marks.setdefault(site, []).append(f"points against the others (cosine {cosine:.2f})")
     for group in dict.fromkeys(group for by_group in norms.values() for group in by_group):
         by_site = {site: some[group] for site, some in norms.items() if group in some}

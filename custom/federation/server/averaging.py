@@ -113,11 +113,18 @@ def combine(
             some = some[:, columns]
             if agreement is not None and part.kind == Kind.PARAMETER:
                 agreement.add([voices[row].site for row in rows], some)
-            scales = torch.tensor([[voices[row].scale] for row in rows], dtype=torch.float64)
-            target[columns] = merge(some * scales, [weights[row] for row in rows])
+            target[columns] = merge(
+                _scaled(some, [voices[row].scale for row in rows]), [weights[row] for row in rows]
+            )
     if not own.is_floating_point():
         total = total.round()
     return total.to(own.dtype).reshape(own.shape)
+
+
+def _scaled(values_HN: Tensor, scales: Sequence[float]) -> Tensor:
+    if all(scale == 1.0 for scale in scales):
+        return values_HN
+    return values_HN * torch.tensor(scales, dtype=torch.float64)[:, None]
 
 
 def _merger(part: Part, robust: str) -> Callable[[Tensor, Sequence[float]], Tensor]:
