@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import fire
+import yaml
 from federation.census import CensusRecipe
 from federation.job import ModalityRecipe, Plan, Privacy
 from federation.protocol.stages import Stage, installed_identity
@@ -160,6 +161,9 @@ def define(
     accept_changes: bool = False,
     pin: bool = False,
     norm_bound: float | None = None,
+    site_cases: Any = None,
+    case_factor: float | None = None,
+    robust: str | None = None,
     **quorum: Any,
 ) -> None:
     """Write job folders, which `nvflare job submit -j FOLDER` takes.
@@ -180,6 +184,10 @@ def define(
         pin: write the hash of this bundle into the job. Sites with another bundle are refused.
         norm_bound: refuse an update whose L2 norm is larger. The round reports have the norms of
             ordinary rounds.
+        site_cases: your own list of sites and their training cases, such as '{site-1: 200}'. A site
+            counts no more, and one that is not in it is refused.
+        case_factor: without such a list, how many times the median of the sites one may count; 10.
+        robust: how to average: none (weighted mean), clipped or trimmed, see docs/federation.md.
         quorum: min_sites, min_holders, round_timeout and grace in seconds, attempts.
     """
     unknown = sorted(set(quorum) - set(QUORUM))
@@ -187,10 +195,14 @@ def define(
         raise ValueError(f"expected options of this command or of {list(QUORUM)}, got {unknown}")
     names = [overlays] if isinstance(overlays, str) else list(overlays)
     choices = Choices(method, rounds, pretrain_rounds, local_epochs, names, settings or {})
+    # Fire takes a name with a hyphen for a difference, and leaves the text as it is.
+    listed = yaml.safe_load(site_cases) if isinstance(site_cases, str) else site_cases
+    trust = {"site_cases": listed, "case_factor": case_factor, "robust": robust}
     changes: dict[str, Any] = {
         "resume": resume,
         "accept_changes": accept_changes,
         "norm_bound": norm_bound,
+        "trust": {name: value for name, value in trust.items() if value is not None},
         "quorum": {**QUORUM, **quorum},
     }
     if federation is not None:

@@ -6,11 +6,13 @@ of interest, G given modalities.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from bundle.networks.bank_consistency import check_sums
 
 # A descriptor that never varies must not divide by zero; unit: descriptor squared.
 _LEAST_VARIANCE = 1e-6
@@ -185,6 +187,12 @@ class DistributionBank(nn.Module):
         for name in self.additive_statistics:
             getattr(self, name).zero_()
         self.version += 1
+
+    def check_statistics(
+        self, sums: Mapping[str, Tensor], rounding: Mapping[str, float], cases: Sequence[int]
+    ) -> None:
+        """Check sums that somebody else has counted; see `bank_consistency.check_sums`."""
+        check_sums(sums, rounding, cases, self.names)
 
     def check_seen(self) -> None:
         """Make sure that every modality was seen; call it when the bank is filled, at all sites.

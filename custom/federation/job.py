@@ -48,6 +48,7 @@ class Plan:
             attempts.
         validate_interval: rounds between two validations at the sites.
         norm_bound: largest L2 norm of a contribution; None = any.
+        trust: arguments of `ModalityAggregator`: site_cases, case_factor, robust.
         privacy: clipping and noise; None = contributions are not private.
         half_precision: True = 16 bits a number on the wire.
         own_process: see `BundleTrainer`.
@@ -60,6 +61,7 @@ class Plan:
     quorum: Mapping[str, Any] | None = None
     validate_interval: int = 0
     norm_bound: float | None = None
+    trust: Mapping[str, Any] | None = None
     privacy: Privacy | None = None
     half_precision: bool = True
     own_process: bool = True
@@ -116,7 +118,12 @@ class ModalityRecipe(Recipe):
             pretrained=None if before is None else before.task,
         )
         job.to_server(persistor, id=persistor_id)
-        aggregator = ModalityAggregator(modalities, _submitted(rules), norm_bound=plan.norm_bound)
+        aggregator = ModalityAggregator(
+            modalities,
+            _submitted(rules),
+            norm_bound=plan.norm_bound,
+            **_trust_submitted(plan.trust or {}),
+        )
         controller = ModalityFedAvg(
             aggregator,
             persistor_id,
@@ -160,6 +167,14 @@ def _submitted(rules: Mapping[str, Any]) -> dict[str, Any]:
     """
     axes = rules.get("modality_axes")
     return dict(rules) if not axes else {**rules, "modality_axes": [[*a] for a in axes.items()]}
+
+
+def _trust_submitted(trust: Mapping[str, Any]) -> dict[str, Any]:
+    """Write a list of sites as pairs: a site's name may hold dots, see `_submitted`."""
+    listed = trust.get("site_cases")
+    if listed is None:
+        return dict(trust)
+    return {**trust, "site_cases": [[*pair] for pair in dict(listed).items()]}
 
 
 def read_rules(stage: Stage) -> tuple[list[str], dict[str, Any]]:

@@ -27,6 +27,7 @@ from bundle.phantom import PRETRAINING_PATCHES
 from bundle.phantom.data_set import ensure_phantom
 from federation.job import ModalityRecipe, Plan
 from federation.policy import allow
+from federation.protocol.site_text import in_cell
 from federation.protocol.stages import Stage, read_workflow
 from federation.server.persistor import PRETRAINED
 from federation.server.round_log import ROUNDS, VALIDATIONS, read_log
@@ -169,14 +170,16 @@ def bytes_table(entries: Sequence[Mapping[str, Any]]) -> str:
     for entry in entries:
         sent = (entry["sites"].get(site) for site in sites)
         cells = (f"{s['bytes'] / _MEBIBYTE:.2f}" if s else "-" for s in sent)
-        idle = entry["seconds"] - max((s["seconds"] for s in entry["sites"].values()), default=0)
+        idle = entry["seconds"] - max(
+            (s.get("seconds", 0) for s in entry["sites"].values()), default=0
+        )
         rows.append([str(entry["round"]), f"{entry['seconds']:.1f}", f"{idle:.1f}", *cells])
     peaks = [
         max(e["sites"][site].get("peak_memory_mib", 0) for e in entries if site in e["sites"])
         for site in sites
     ]
     rows.append(["peak memory, MiB", "", "", *map(str, peaks)])
-    return markdown(["round", "seconds", "of it idle", *sites], rows)
+    return markdown(["round", "seconds", "of it idle", *map(in_cell, sites)], rows)
 
 
 def bytes_sent(entries: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:

@@ -112,3 +112,19 @@ def test_the_private_job_puts_the_noise_before_the_rounding():
         "GaussianPrivacy",
         "HalfPrecision",
     ]
+
+
+def test_what_the_server_believes_is_written_as_it_was_asked_for(definition, tmp_path):
+    definition.define(
+        str(tmp_path), "modality_aware", site_cases="{site-1: 200, b.c: 3}", robust="trimmed"
+    )
+    (path,) = tmp_path.rglob("config_fed_server.json")
+    written = json.loads(path.read_text())
+    assert [flow["args"]["aggregator"]["args"]["site_cases"] for flow in written["workflows"]] == [
+        [["site-1", 200], ["b.c", 3]]
+    ] * 2
+    assert all(f["args"]["aggregator"]["args"]["robust"] == "trimmed" for f in written["workflows"])
+    with pytest.raises(ValueError, match="robust: expected one of"):
+        definition.define(str(tmp_path), "fedavg", robust="median")
+    with pytest.raises(ValueError, match="site_cases: expected sites and their numbers of cases"):
+        definition.define(str(tmp_path), "fedavg", site_cases={"site-1": 0})

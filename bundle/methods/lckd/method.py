@@ -147,6 +147,27 @@ class LCKD(Method):
             own.copy_(torch.where(scored, new.to(own), own))
         return scored
 
+    def check_statistics(
+        self, sums: Mapping[str, Tensor], rounding: Mapping[str, float], cases: Sequence[int]
+    ) -> None:
+        """Check elections that somebody else has held.
+
+        Args:
+            sums: `dice_sums` and `case_counts`, both (M, R) and finite.
+            rounding: by the same names, how far numbers may be off.
+            cases: not read; the cases of an election are not those of the training.
+
+        Raises:
+            ValueError: a count below 0, or a sum of Dice outside of 0 to the count.
+        """
+        dice, counts = sums["dice_sums"], sums["case_counts"]
+        off = rounding["dice_sums"] + rounding["case_counts"]
+        if bool((counts < -off).any() or (dice < -off).any() or (dice > counts + off).any()):
+            raise ValueError(
+                "its elections are inconsistent: expected counts of cases from 0, and sums of Dice "
+                "from 0 to these counts"
+            )
+
     def losses(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Compute each criterion, and the distillation; shapes as in `Method.losses`."""
         image, present, label = batch["image"], batch["present"], batch["label"].float()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -11,10 +11,16 @@ from torch import Tensor
 
 from bundle.modalities import check_known
 from federation.protocol.exchange import Exchange, Kind, Part
+from federation.protocol.facts import described
 from federation.protocol.identity import Identity, check_same
 
 # A sound training stays far below. Numbers up to this one can be added up over all sites.
 LARGEST_NUMBER = 1e30
+# A double counts up to here one by one, whatever sites add up.
+LARGEST_COUNTER = 2**52
+MOST_CASES = 10**9
+# The group of parameters that serve all modalities; each modality's own are a group too.
+SHARED = "shared"
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,8 @@ class Contribution:
         identity: the bundle that it runs; None = unknown.
         round: the round that it answers; None = unknown.
         wire_bytes: the size of the message; None = the size of `update`.
-        privacy: what the site's privacy filter reports.
+        privacy: what the site claims about its privacy; nobody else can tell.
+        facts: what else it tells of its round.
     """
 
     site: str
@@ -40,6 +47,7 @@ class Contribution:
     round: int | None = None
     wire_bytes: int | None = None
     privacy: Mapping[str, Any] | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def bytes(self) -> int:
@@ -48,12 +56,33 @@ class Contribution:
 
     def norm(self, exchange: Exchange) -> float:
         """L2 norm of the update of the parameters, without statistics and counters."""
-        squares = [
-            float(torch.linalg.vector_norm(value.double())) ** 2
-            for key, value in self.update.items()
-            if exchange.parts[key].kind == Kind.PARAMETER
-        ]
-        return sum(squares) ** 0.5
+        return total_norm(self.group_norms(exchange))
+
+    def group_norms(self, exchange: Exchange) -> dict[str, float]:
+        """L2 norm of each group of parameters that was sent, see `group_of`."""
+        squares: dict[str, list[float]] = {}
+        for key, value in self.update.items():
+            group = group_of(exchange.parts[key], exchange.modalities)
+            if group is not None:
+                norm = float(torch.linalg.vector_norm(value.double()))
+                squares.setdefault(group, []).append(norm**2)
+        return {group: sum(some) ** 0.5 for group, some in squares.items()}
+
+
+def group_of(part: Part, modalities: Sequence[str]) -> str | None:
+    """Name the group of a parameter: its modality, or `SHARED`, tensors with blocks included.
+
+    Returns:
+        None for what is no parameter.
+    """
+    if part.kind != Kind.PARAMETER:
+        return None
+    return SHARED if part.modality is None else modalities[part.modality]
+
+
+def total_norm(by_group: Mapping[str, float]) -> float:
+    """L2 norm of a whole update, of the norms of its groups."""
+    return sum(norm**2 for norm in by_group.values()) ** 0.5
 
 
 def check_contribution(
@@ -97,10 +126,12 @@ def _check_cases(given: Contribution, exchange: Exchange) -> None:
     check_known(given.cases, exchange.modalities, "case counts")
     counts = [given.all_cases, *given.cases.values()]
     # bool is an int to Python, and not to us.
-    if not all(type(count) is int and 0 <= count <= given.all_cases for count in counts):
+    fine = all(type(count) is int and 0 <= count <= MOST_CASES for count in counts)
+    if not fine or max(counts) > given.all_cases:
+        told = ", ".join(f"{name}: {described(count)}" for name, count in given.cases.items())
         raise ValueError(
-            f"expected case counts from 0 to all_cases, got {dict(given.cases)} of "
-            f"{given.all_cases!r}"
+            f"expected case counts from 0 to all_cases, and at most {MOST_CASES}, got {{{told}}} "
+            f"of {described(given.all_cases)}"
         )
     if not any(given.cases.values()):
         raise ValueError("expected at least one case with a scan, got none")
@@ -137,6 +168,17 @@ def _check_value(key: str, value: Any, part: Part, own: Tensor) -> None:
         raise ValueError(f"{key!r} holds {kind}")
     if value.numel() and float(value.double().abs().max()) > LARGEST_NUMBER:
         raise ValueError(f"{key!r} holds numbers beyond {LARGEST_NUMBER:g}")
+    if part.kind == Kind.COUNTER:
+        _check_counter(key, value, own)
+
+
+def _check_counter(key: str, moved: Tensor, own: Tensor) -> None:
+    if not moved.numel():
+        return
+    if int(moved.min()) < -LARGEST_COUNTER or int(moved.max()) > LARGEST_COUNTER:
+        raise ValueError(f"{key!r} holds counts beyond {LARGEST_COUNTER}")
+    if bool(((own >= 0) & (own + moved < 0)).any()):
+        raise ValueError(f"{key!r} would count below 0")
 
 
 def expected_type(part: Part, own: Tensor) -> torch.dtype:

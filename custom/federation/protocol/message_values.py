@@ -7,7 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+# A subclass may answer every question about itself as it likes.
+_TENSORS = (Tensor, nn.Parameter)
 
 
 def as_tensor(value: Any) -> Tensor | None:
@@ -17,20 +20,33 @@ def as_tensor(value: Any) -> Tensor | None:
         value: a tensor, a NumPy array or number, or NVFlare's reference to a tensor on disk.
 
     Returns:
-        The tensor; None if it is something else, or an array whose type PyTorch lacks.
+        The tensor; None if it is something else: a subclass of tensors, one without values (sparse,
+        quantised, on the device "meta"), or an array whose type or layout PyTorch lacks.
     """
     # NVFlare's references, where the server keeps what it receives on disk.
     materialize = getattr(value, "materialize", None)
     if callable(materialize):
         value = materialize()
     if isinstance(value, Tensor):
-        return value.detach().cpu() if value.layout == torch.strided else None
+        return value.detach().cpu() if type(value) in _TENSORS and _is_dense(value) else None
     if isinstance(value, np.ndarray | np.generic):
-        try:
-            return torch.as_tensor(value)
-        except TypeError:
-            return None
+        return _of_array(value)
     return None
+
+
+def _is_dense(value: Tensor) -> bool:
+    return value.layout == torch.strided and not value.is_quantized and not value.is_meta
+
+
+def _of_array(value: np.ndarray | np.generic) -> Tensor | None:
+    if isinstance(value, np.ndarray) and not value.flags.writeable:
+        # PyTorch warns of an array that it must not write to.
+        value = value.copy()
+    try:
+        return torch.as_tensor(value)
+    except (TypeError, ValueError):
+        # No such type; or another byte order, or negative strides.
+        return None
 
 
 def alike(tensor: Tensor, model: Any) -> Any:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NoReturn
 
 from bundle.evaluation.metrics import Score
 from bundle.evaluation.summary import summarise
 from bundle.evaluation.tables import markdown_table
 from bundle.modalities import all_subsets, subset_name
+from federation.protocol.contribution import MOST_CASES
+from federation.protocol.facts import described
+from federation.protocol.site_text import LONGEST_NAME, one_line
 
 # {subset: {region: [sum of Dice, number of cases]}}, plain values as they travel.
 Sums = dict[str, dict[str, list[float]]]
@@ -25,37 +28,72 @@ def dice_sums(rows: Sequence[Score]) -> Sums:
     return sums
 
 
-def read_sums(value: Any, modalities: Sequence[str], site: str) -> Sums:
+def read_sums(
+    value: Any, modalities: Sequence[str], site: str, regions: Collection[str] | None = None
+) -> Sums:
     """Read the scores that a site has sent.
 
     Args:
         value: what came.
         modalities: the vocabulary.
         site: who sent it, for the message.
+        regions: the job's regions; None = any short name, the same in all subsets.
 
     Raises:
-        ValueError: these are no scores: a number outside its range, or a subset that the vocabulary
-            lacks.
+        ValueError: these are no scores: a number of another type or outside its range, a subset
+            that the vocabulary lacks, or a region that the job lacks.
     """
     known = {subset_name(subset, modalities) for subset in all_subsets(modalities)}
-    if not isinstance(value, Mapping) or not set(value) <= known:
+    if not isinstance(value, Mapping) or not all(type(s) is str and s in known for s in value):
         raise ValueError(
-            f"site {site}: expected scores by subset of {list(modalities)}, got {value!r:.200}"
+            f"site {site}: expected scores by subset of {list(modalities)}, got {described(value)}"
         )
-    for subset, regions in value.items():
-        for entry in regions.values() if isinstance(regions, Mapping) else [None]:
-            fine = isinstance(entry, list | tuple) and len(entry) == 2
-            if not fine or not all(isinstance(number, int | float) for number in entry):
-                raise ValueError(
-                    f"site {site}, subset {subset}: expected [sum of Dice, number of cases] for "
-                    f"each region, got {entry!r:.100}"
-                )
-            if not math.isfinite(entry[0]) or not -1e-6 <= entry[0] <= entry[1] + 1e-6:
-                raise ValueError(
-                    f"site {site}, subset {subset}: expected a sum of Dice from 0 to the number of "
-                    f"cases, {entry[1]}, got {entry[0]}"
-                )
-    return {subset: {r: list(e) for r, e in by.items()} for subset, by in value.items()}
+    sums: Sums = {}
+    for subset, by_region in value.items():
+        whose = f"site {site}, subset {subset}"
+        sums[subset] = _read_regions(by_region, whose, regions)
+        if len({frozenset(each) for each in sums.values()}) > 1:
+            raise ValueError(f"{whose}: expected the same regions in all subsets, got others")
+    return sums
+
+
+def _read_regions(
+    value: Any, whose: str, regions: Collection[str] | None
+) -> dict[str, list[float]]:
+    read = {}
+    if not isinstance(value, Mapping) or not value:
+        _refuse_entry(whose, None)
+    for region, entry in value.items():
+        fine = type(region) is str and one_line(region, LONGEST_NAME) == region
+        if not fine or (regions is not None and region not in regions):
+            expected = "short names of regions" if regions is None else f"regions {list(regions)}"
+            raise ValueError(f"{whose}: expected {expected}, got {described(region)}")
+        read[region] = _read_entry(entry, whose)
+    return read
+
+
+def _read_entry(entry: Any, whose: str) -> list[float]:
+    if not isinstance(entry, list | tuple) or len(entry) != 2:
+        _refuse_entry(whose, entry)
+    dice, cases = entry
+    if type(dice) not in (int, float) or type(cases) is not int or not 1 <= cases <= MOST_CASES:
+        _refuse_entry(whose, entry)
+    # `not` also finds NaN.
+    if not -1e-6 <= dice <= cases + 1e-6:
+        raise ValueError(
+            f"{whose}: expected a sum of Dice from 0 to the number of cases, {cases}, got "
+            f"{described(dice)}"
+        )
+    return [dice, cases]
+
+
+def _refuse_entry(whose: str, entry: Any) -> NoReturn:
+    shown = described(entry)
+    if isinstance(entry, list | tuple) and len(entry) <= 2:
+        shown = f"[{', '.join(map(described, entry))}]"
+    raise ValueError(
+        f"{whose}: expected [sum of Dice, number of cases] for each region, got {shown}"
+    )
 
 
 def merge(parts: Sequence[Sums]) -> Sums:
@@ -82,7 +120,8 @@ def mean_dice(sums: Sums) -> float | None:
 
 def table(sums: Sums, modalities: Sequence[str]) -> str:
     """Write scores in the papers' layout, see `bundle.evaluation.tables.markdown_table`."""
-    regions = list(next(iter(sums.values())))
+    # Sites of several versions may have scored other regions.
+    regions = list(dict.fromkeys(region for by_region in sums.values() for region in by_region))
     # One row, the mean, stands for all cases of a subset and region.
     rows = [
         Score("mean", subset, region, dice / cases, math.nan)

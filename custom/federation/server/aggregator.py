@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from nvflare.apis.event_type import EventType
+from nvflare.apis.fl_context import FLContext
 from nvflare.app_common.abstract.fl_model import FLModel, ParamsType
 from nvflare.app_common.aggregators.model_aggregator import ModelAggregator
+from torch import nn
 
 from federation.protocol.contribution import Contribution
 from federation.protocol.exchange import Exchange, ExchangeRules
 from federation.protocol.identity import Identity, read_identity
 from federation.protocol.message_values import alike, as_state
 from federation.protocol.messages import read_message, sender
+from federation.protocol.site_text import LONGEST_NAME, one_line
+from federation.server.counts import FACTOR
 from federation.server.coverage import Coverage
-from federation.server.round import Commit, Round
+from federation.server.round import Commit, Round, Trust
 
 ACCEPTED_SITES = "accepted_sites"
+# Beside the reports; contributions lie in it until their round is committed.
+KEPT = "contributions"
 
 
 class ModalityAggregator(ModelAggregator):
@@ -30,10 +38,15 @@ class ModalityAggregator(ModelAggregator):
         rules: the other arguments of `ExchangeRules`, by name; None = everything is shared.
         identity: the job's bundle, `Identity` as a dict; None = any.
         norm_bound: largest L2 norm of a contribution's parameters; None = any.
-        report_dir: where each round's coverage is written; None = in the log alone.
+        report_dir: where each round's coverage is written, and contributions are kept until their
+            round is committed; None = the coverage is in the log alone, contributions in memory.
+        site_cases: the coordinator's list of sites and their cases, as a mapping or as pairs; see
+            `round.Trust`, as are the next two.
+        case_factor: how many times the median of the sites one may weigh, without such a list.
+        robust: none, clipped or trimmed.
 
     Raises:
-        ValueError: as in `ExchangeRules` and `read_identity`.
+        ValueError: as in `ExchangeRules`, `read_identity` and `Trust`.
         TypeError: `rules` names something else.
     """
 
@@ -44,10 +57,16 @@ class ModalityAggregator(ModelAggregator):
         identity: Mapping[str, str] | None = None,
         norm_bound: float | None = None,
         report_dir: str | None = None,
+        site_cases: Mapping[str, int] | Sequence[tuple[str, int]] | None = None,
+        case_factor: float | None = FACTOR,
+        robust: str = "none",
     ) -> None:
         super().__init__()
         self.modalities, self.rules, self.identity = modalities, rules, identity
         self.norm_bound, self.report_dir = norm_bound, report_dir
+        self.site_cases, self.case_factor, self.robust = site_cases, case_factor, robust
+        listed = None if site_cases is None else dict(site_cases)
+        self._trust = Trust(norm_bound, listed, case_factor, robust)
         self._rules = ExchangeRules(modalities, **(rules or {}))
         self._identity = None if identity is None else read_identity(identity)
         self._model: Mapping[str, Any] | None = None
@@ -60,7 +79,11 @@ class ModalityAggregator(ModelAggregator):
             self._identity = identity
 
     def begin(
-        self, model: Mapping[str, Any], number: int, sites: Sequence[str] | None = None
+        self,
+        model: Mapping[str, Any],
+        number: int,
+        sites: Sequence[str] | None = None,
+        method: nn.Module | None = None,
     ) -> None:
         """Start a round, and drop the contributions of one that was not aggregated.
 
@@ -68,6 +91,7 @@ class ModalityAggregator(ModelAggregator):
             model: the global model's parameters.
             number: the round.
             sites: the sites that are asked; None = any site may contribute.
+            method: the method, whose parts check the statistics that they own; None = nobody does.
 
         Raises:
             ValueError: as in `Exchange`.
@@ -75,8 +99,18 @@ class ModalityAggregator(ModelAggregator):
         state = as_state(model, "the global model")
         if self._exchange is None or set(state) != set(self._exchange.parts):
             self._exchange = Exchange(self._rules, state)
+        self.reset_stats()
         self._model = model
-        self._round = Round(self._exchange, state, sites, number, self._identity, self.norm_bound)
+        self._round = Round(
+            self._exchange,
+            state,
+            sites,
+            number,
+            self._identity,
+            trust=self._trust,
+            folder=None if self.report_dir is None else Path(self.report_dir) / KEPT,
+            method=method,
+        )
 
     def accept_model(self, model: FLModel) -> bool:
         """Take a contribution whole, or refuse it whole and log why.
@@ -91,19 +125,37 @@ class ModalityAggregator(ModelAggregator):
         site = sender(model) or "an unknown sender"
         try:
             reason = current.offer(read_message(model))
-        except ValueError as error:
-            reason = current.refuse(site, str(error))
+        except Exception as error:
+            # Whatever a site sends must stop neither the round nor the other sites.
+            told = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
+            reason = current.refuse(site, told)
+        name = one_line(site, LONGEST_NAME)
         if reason is None:
-            self.info(f"round {current.number}: accepted the contribution of {site}")
+            self.info(f"round {current.number}: accepted the contribution of {name}")
         else:
-            self.warning(f"round {current.number}: refused the contribution of {site}: {reason}")
+            self.warning(f"round {current.number}: refused the contribution of {name}: {reason}")
         return reason is None
 
     def refuse(self, site: str, reason: str) -> None:
         """Note why a site does not contribute to the round."""
         current = self._current
-        current.refuse(site, reason)
-        self.warning(f"round {current.number}: {site} does not contribute: {reason}")
+        told, name = current.refuse(site, reason), one_line(site, LONGEST_NAME)
+        self.warning(f"round {current.number}: {name} does not contribute: {told}")
+
+    def check_kept(self) -> None:
+        """Drop the contributions that somebody has changed on the disk, and log it."""
+        current = self._current
+        before = set(current.accepted)
+        current.check_kept()
+        for site in sorted(before - set(current.accepted)):
+            self.warning(
+                f"round {current.number}: dropped the contribution of "
+                f"{one_line(site, LONGEST_NAME)}: {current.refused[site]}"
+            )
+
+    def discard(self) -> None:
+        """Remove from the disk what the current round has taken, which is not to be aggregated."""
+        self._current.discard()
 
     @property
     def accepted(self) -> Mapping[str, Contribution]:
@@ -132,8 +184,16 @@ class ModalityAggregator(ModelAggregator):
             meta={ACCEPTED_SITES: sorted(commit.coverage.accepted)},
         )
 
+    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        """Leave no contribution behind when the job ends, however it ends."""
+        super().handle_event(event_type, fl_ctx)
+        if event_type == EventType.END_RUN:
+            self.reset_stats()
+
     def reset_stats(self) -> None:
-        """Drop the round; NVFlare's interface asks for it."""
+        """Drop the round, and what is kept of its contributions."""
+        if self._round is not None:
+            self._round.discard()
         self._round = None
 
     @property
@@ -147,8 +207,10 @@ class ModalityAggregator(ModelAggregator):
 
     def _report(self, coverage: Coverage) -> None:
         self.info(coverage.to_markdown())
-        for site, share in coverage.accepted.items():
-            if share.privacy:
-                self.info(f"privacy of {site}: {share.privacy.get('statement')}")
-        if self.report_dir is not None:
+        if self.report_dir is None:
+            return
+        try:
             coverage.save(self.report_dir)
+        except OSError as error:
+            # The log above has the report; the round does not depend on it.
+            self.error(f"round {coverage.round}: could not write its report ({error})")

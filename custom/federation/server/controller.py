@@ -10,12 +10,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from nvflare.apis.client import Client
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 from nvflare.app_common.abstract.fl_model import FLModel
 from nvflare.app_common.abstract.model import make_model_learnable
 from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_common.app_event_type import AppEventType
+from nvflare.app_common.utils.fl_model_utils import FLModelUtils
 from nvflare.app_common.workflows.fedavg import FedAvg
 
 from federation.protocol.contribution import Contribution
@@ -25,14 +27,14 @@ from federation.protocol.messages import (
     RUN,
     STAGE,
     VALIDATE,
-    read_facts,
     read_refusal,
     sender,
 )
 from federation.protocol.scoring import Sums, read_sums, standing
+from federation.protocol.site_text import LONGEST_NAME, LONGEST_REASON, one_line
 from federation.protocol.stages import check_name, installed_identity
 from federation.server.aggregator import ModalityAggregator
-from federation.server.quorum import Quorum
+from federation.server.quorum import Attendance, Quorum
 from federation.server.round_log import RoundLog
 from federation.server.states import FOLDER
 
@@ -117,6 +119,7 @@ class ModalityFedAvg(FedAvg):
         self._scores: dict[str, Sums] = {}
         self._unscored: dict[str, str] = {}
         self._holders: dict[str, set[str]] = {}
+        self._attendance, self._asked = Attendance(), []
         self._best: float | None = None
 
     def run(self) -> None:
@@ -220,13 +223,19 @@ class ModalityFedAvg(FedAvg):
         self._set_round(model)
         self.event(AppEventType.ROUND_STARTED)
         with self._lock:
-            self._failed, self._facts = {}, {}
-            self.aggregator.begin(model.params, self.current_round, sites)
+            self._failed, self._facts, self._asked = {}, {}, list(sites)
+            method = getattr(self.persistor, "model", None)
+            self.aggregator.begin(model.params, self.current_round, sites, method)
         going_on = self._ask(self.stage, model, sites, self._take, self._has_quorum)
         with self._lock:
             for site, reason in self._failed.items():
                 if site not in self.aggregator.accepted:
                     self.aggregator.refuse(site, reason)
+            self.aggregator.check_kept()
+            accepted = self.aggregator.accepted
+            self._attendance.note(sites, {*accepted, *self.aggregator.refused})
+            if not going_on or not self.quorum.enough(len(accepted)):
+                self.aggregator.discard()
         return going_on
 
     def _set_round(self, model: FLModel) -> None:
@@ -266,11 +275,14 @@ class ModalityFedAvg(FedAvg):
 
     def _has_quorum(self) -> bool:
         with self._lock:
-            accepted = self.aggregator.accepted
-            names = self.aggregator.modalities
+            accepted, names = self.aggregator.accepted, self.aggregator.modalities
+            lost = {*self.aggregator.refused, *self._failed} - set(accepted)
             # Before the first round nobody knows who has what.
-            known = {name: len(self._holders.get(name, ())) for name in names}
-            rare = known if self._holders else {}
+            rare = (
+                self._attendance.within_reach(self._holders, names, self._asked, lost)
+                if self._holders
+                else {}
+            )
             return self.quorum.reached([given.cases for given in accepted.values()], names, rare)
 
     def _take(self, message: FLModel) -> bool:
@@ -281,17 +293,42 @@ class ModalityFedAvg(FedAvg):
             if reason is not None:
                 self.aggregator.refuse(site, reason)
                 return False
-            self._facts[site] = read_facts(message)
-            return self.aggregator.accept_model(message)
+            taken = self.aggregator.accept_model(message)
+            if taken:
+                self._facts[site] = dict(self.aggregator.accepted[site].facts)
+            return taken
+
+    def process_result_of_unknown_task(
+        self,
+        client: Client,
+        task_name: str,
+        client_task_id: str,
+        result: Shareable,
+        fl_ctx: FLContext,
+    ) -> None:
+        """Drop an answer that comes too late; whoever sends it is not silent."""
+        with self._lock:
+            self._attendance.heard(client.name)
+        self.info(f"task {task_name}: the answer of {client.name} came too late and is dropped")
 
     def _accept_train_result(
         self, client_name: str, result: Shareable, fl_ctx: FLContext, is_unknown_task: bool = False
     ) -> bool:
-        """Note whose trainer failed: the report says why a site is missing."""
-        fine = super()._accept_train_result(client_name, result, fl_ctx, is_unknown_task)
+        """Note whose trainer failed, or whose message is none: the report says who is missing.
+
+        NVFlare would only log a message that it cannot convert, and one whose return code cannot
+        be compared would end the task for all sites.
+        """
+        try:
+            fine = super()._accept_train_result(client_name, result, fl_ctx, is_unknown_task)
+            reason = f"its trainer failed ({result.get_return_code()})"
+            if fine:
+                FLModelUtils.from_shareable(result)
+        except Exception as error:
+            fine, reason = False, f"its message cannot be read ({type(error).__name__}: {error})"
         if not fine and not is_unknown_task:
             with self._lock:
-                self._failed[client_name] = f"its trainer failed ({result.get_return_code()})"
+                self._failed[client_name] = one_line(reason, LONGEST_REASON)
         return fine
 
     def _commit(self, model: FLModel) -> FLModel | None:
@@ -330,10 +367,11 @@ class ModalityFedAvg(FedAvg):
     def _validate(self, model: FLModel, rounds: int) -> None:
         """Let the sites score the global model on their own held-out cases; keep the best model."""
         self._set_round(model)
-        self._scores, self._unscored = {}, {}
+        self._scores, self._unscored, self._failed = {}, {}, {}
         sites = self.sample_clients(None)
         if not self._ask(VALIDATE, model, sites, self._take_scores, self._has_scores):
             return
+        self._unscored = {**self._failed, **self._unscored}
         found = standing(self._scores)
         self.log.note_validation(rounds, self._scores, found, self._unscored)
         self.info(f"scores after {rounds} rounds: {found}")
@@ -351,22 +389,26 @@ class ModalityFedAvg(FedAvg):
 
     def _take_scores(self, message: FLModel) -> bool:
         site, reason = sender(message) or "an unknown sender", read_refusal(message)
-        try:
-            sums = (
-                None
-                if reason
-                else read_sums(
-                    (message.metrics or {}).get("dice"), self.aggregator.modalities, site
+        self._attendance.heard(site)
+        if reason is None:
+            try:
+                dice = (message.metrics or {}).get("dice")
+                self._scores[site] = read_sums(
+                    dice, self.aggregator.modalities, site, self._regions()
                 )
-            )
-        except ValueError as error:
-            reason = str(error)
-        if reason:
-            self._unscored[site] = reason
-            self.warning(f"no scores from {site}: {reason}")
-            return False
-        self._scores[site] = sums
-        return True
+                return True
+            except Exception as error:
+                # Whatever a site sends must not end the job.
+                told = type(error) is ValueError
+                reason = str(error) if told else f"{type(error).__name__}: {error}"
+        self._unscored[site] = one_line(reason, LONGEST_REASON)
+        self.warning(f"no scores from {one_line(site, LONGEST_NAME)}: {self._unscored[site]}")
+        return False
+
+    def _regions(self) -> list[str] | None:
+        """Name the job's regions; None = nothing says them."""
+        workflow = getattr(self.persistor, "workflow", None)
+        return None if workflow is None else list(workflow.parser.get_parsed_content("regions"))
 
     def _hand_out(self) -> None:
         """Copy model and reports into the job's folder, which its submitter can download."""

@@ -7,7 +7,7 @@ of them from sites that have each modality.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -54,7 +54,8 @@ class Quorum:
         Args:
             accepted: of each contribution, {modality: cases that have it}.
             modalities: the vocabulary.
-            rare: {modality: sites that are known to have it}, where fewer than `holders` are.
+            rare: {modality: sites that have it and may still contribute, or have}, where fewer
+                than `holders` are; see `Attendance.within_reach`.
         """
         if not self.enough(len(accepted)):
             return False
@@ -68,3 +69,41 @@ class Quorum:
         if now - started >= self.timeout:
             return True
         return reached_at is not None and now - reached_at >= self.grace
+
+
+class Attendance:
+    """Who was silent when it was last asked: nobody waits for what only such a site could bring.
+
+    A site that was asked and neither contributed nor said why not is silent, until it answers
+    anything: a round, a request for scores, or a round that is over. A refusal is an answer.
+    """
+
+    def __init__(self) -> None:
+        self._silent: set[str] = set()
+
+    def note(self, asked: Iterable[str], answered: Collection[str]) -> None:
+        """Note the end of a round."""
+        self._silent |= set(asked)
+        self._silent -= set(answered)
+
+    def heard(self, site: str) -> None:
+        """Note that a site has answered."""
+        self._silent.discard(site)
+
+    def within_reach(
+        self,
+        holders: Mapping[str, Collection[str]],
+        modalities: Sequence[str],
+        asked: Iterable[str],
+        lost: Iterable[str],
+    ) -> dict[str, int]:
+        """Count the sites of each modality that a round may wait for.
+
+        Args:
+            holders: {modality: sites that have contributed to it}.
+            modalities: the vocabulary.
+            asked: sites that were asked in this round.
+            lost: sites that have answered in this round without contributing to it.
+        """
+        there = set(asked) - self._silent - set(lost)
+        return {name: len(there & set(holders.get(name, ()))) for name in modalities}

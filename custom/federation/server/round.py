@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import NamedTuple
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from federation.protocol.contribution import Contribution, check_contribution
-from federation.protocol.exchange import Exchange, Kind, Part, block_weights
+from federation.protocol.contribution import (
+    Contribution,
+    check_contribution,
+    group_of,
+    total_norm,
+)
+from federation.protocol.exchange import Exchange, Part
 from federation.protocol.identity import Identity
+from federation.protocol.site_text import LONGEST_REASON, one_line
+from federation.server.agreement import Agreement, clipping, outliers
+from federation.server.averaging import CLIPPED, NONE, ROBUST, Voice, combine
+from federation.server.counts import FACTOR, Counts, believed
 from federation.server.coverage import Coverage, Share
-
-# Adding -0.0 leaves every number as it is, bit for bit; adding 0.0 turns -0.0 into 0.0.
-_UNMOVED = -0.0
+from federation.server.kept import DamagedError, Folder, Held
+from federation.server.statistics_check import check_statistics
 
 
 class Commit(NamedTuple):
@@ -29,6 +38,41 @@ class Commit(NamedTuple):
     coverage: Coverage
 
 
+@dataclass(frozen=True)
+class Trust:
+    """How far the server believes the sites.
+
+    Attributes:
+        norm_bound: largest L2 norm of a contribution's parameters; None = any. Noise for privacy
+            adds to it: choose it above.
+        site_cases: {site: cases}, the coordinator's own list; a site that is not in it is refused.
+            None = there is no list.
+        case_factor: see `counts.believed`; None = what sites claim counts.
+        robust: none; clipped = the norm of each update in a group of parameters is at most the
+            median norm of this group; trimmed = `averaging.trimmed_mean`.
+
+    Raises:
+        ValueError: a number below its range, or another name.
+    """
+
+    norm_bound: float | None = None
+    site_cases: Mapping[str, int] | None = None
+    case_factor: float | None = FACTOR
+    robust: str = NONE
+
+    def __post_init__(self) -> None:
+        if self.robust not in ROBUST:
+            raise ValueError(f"robust: expected one of {list(ROBUST)}, got {self.robust!r}")
+        if self.case_factor is not None and not self.case_factor >= 1:
+            raise ValueError(f"case_factor: expected at least 1, got {self.case_factor!r}")
+        listed = self.site_cases if self.site_cases is not None else {}
+        wrong = [f"{s}: {n!r}" for s, n in listed.items() if type(n) is not int or n < 1]
+        if wrong or (self.site_cases is not None and not listed):
+            raise ValueError(
+                f"site_cases: expected sites and their numbers of cases from 1, got {wrong}"
+            )
+
+
 class Round:
     """Collect the contributions of one round.
 
@@ -39,12 +83,14 @@ class Round:
     Args:
         exchange: the rules for the method.
         state: the method's state at the server, by the keys of `exchange`; only shapes and types
-            are read.
+            are read, and statistics.
         sites: the sites that were asked; None = any site may contribute.
         number: the round.
         identity: the job's bundle; None = any.
-        norm_bound: largest L2 norm of a contribution's parameters; None = any. Noise for privacy
-            adds to it: choose it above.
+        norm_bound: see `Trust`; for callers that need nothing else of it.
+        trust: how far sites are believed; None = all that they claim counts.
+        folder: where contributions are kept until the commit, see `kept.Folder`; None = in memory.
+        method: the method, whose parts check the statistics that they own; None = nobody does.
 
     Source: design.md section 6.
     """
@@ -57,12 +103,18 @@ class Round:
         number: int = 0,
         identity: Identity | None = None,
         norm_bound: float | None = None,
+        trust: Trust | None = None,
+        folder: str | Path | None = None,
+        method: nn.Module | None = None,
     ) -> None:
         self.exchange, self.state, self.number = exchange, state, number
         self.sites = None if sites is None else sorted(sites)
-        self.identity, self.norm_bound = identity, norm_bound
+        self.identity, self.method = identity, method
+        self.trust = trust or Trust(norm_bound, case_factor=None)
         self.accepted: dict[str, Contribution] = {}
         self.refused: dict[str, str] = {}
+        self._norms: dict[str, dict[str, float]] = {}
+        self._folder = None if folder is None else Folder(folder)
 
     def offer(self, given: Contribution) -> str | None:
         """Take a contribution, or refuse it.
@@ -72,63 +124,108 @@ class Round:
         """
         try:
             self._check(given)
+            kept = self._keep(given)
         except ValueError as error:
             return self.refuse(given.site, str(error))
-        self.accepted[given.site] = given
+        except OSError as error:
+            reason = f"the server could not keep it on its disk ({error.strerror or error})"
+            return self.refuse(given.site, reason)
+        self._norms[given.site] = given.group_norms(self.exchange)
+        self.accepted[given.site] = kept
         # A site may send again what was refused at first.
         self.refused.pop(given.site, None)
         return None
 
     def refuse(self, site: str, reason: str) -> str:
         """Note why a site's contribution is refused; an accepted one of before stays."""
-        self.refused[site] = reason
-        return reason
+        self.refused[site] = one_line(reason, LONGEST_REASON)
+        return self.refused[site]
 
     def _check(self, given: Contribution) -> None:
         if self.sites is not None and given.site not in self.sites:
             raise ValueError(f"expected one of the sites {self.sites}, got {given.site!r}")
+        listed = self.trust.site_cases
+        if listed is not None and given.site not in listed:
+            raise ValueError(f"the coordinator's list of sites has {sorted(listed)} alone")
         if given.site in self.accepted:
             raise ValueError("it has contributed to this round before")
         if given.round is not None and given.round != self.number:
             raise ValueError(f"it answers round {given.round}, expected {self.number}")
-        check_contribution(given, self.exchange, self.state, self.identity, self.norm_bound)
+        norm_bound = self.trust.norm_bound
+        check_contribution(given, self.exchange, self.state, self.identity, norm_bound)
+        check_statistics(self.method, given, self.exchange, self.state)
+
+    def _keep(self, given: Contribution) -> Contribution:
+        """Keep the tensors until the commit; what is returned holds none itself."""
+        if self._folder is None:
+            return replace(given, update=Held(given.update))
+        kept = self._folder.keep(given.site, given.update)
+        return replace(given, update=kept, wire_bytes=given.bytes)
+
+    def check_kept(self) -> None:
+        """Drop the contributions whose files somebody has changed, before they are counted."""
+        for site, given in list(self.accepted.items()):
+            try:
+                given.update.check_untouched()
+            except DamagedError as error:
+                self._drop(site, error)
+
+    def _drop(self, site: str, error: DamagedError) -> None:
+        del self.accepted[site], self._norms[site]
+        self.refuse(site, str(error))
+
+    def discard(self) -> None:
+        """Remove what is kept of the contributions; the round cannot be committed any more."""
+        if self._folder is not None:
+            self._folder.clear()
 
     def commit(self) -> Commit:
-        """Combine the accepted contributions; without any, nothing moves."""
-        taken = [self.accepted[site] for site in sorted(self.accepted)]
-        update = {}
+        """Combine the accepted contributions; without any, nothing moves.
+
+        A contribution of which something else is read than was written is dropped whole, and the
+        others are combined anew.
+        """
+        while True:
+            agreement = Agreement()
+            try:
+                update = self._combine(agreement)
+            except DamagedError as error:
+                self._drop(error.site, error)
+                continue
+            coverage = self._coverage(agreement)
+            self.discard()
+            return Commit(update, coverage)
+
+    def _counts(self) -> dict[str, Counts]:
+        claimed = {s: Counts(c.all_cases, c.cases) for s, c in sorted(self.accepted.items())}
+        return believed(claimed, self.trust.site_cases, self.trust.case_factor)
+
+    def _combine(self, agreement: Agreement) -> dict[str, Tensor]:
+        counts, update = self._counts(), {}
+        scales = clipping(self._norms) if self.trust.robust == CLIPPED else {}
         for key, part in self.exchange.parts.items():
-            senders = [given for given in taken if key in given.update]
-            if senders:
-                update[key] = self._combine(key, part, senders)
-        return Commit(update, self._coverage(taken))
+            voices = [
+                self._voice(site, part, counts[site], scales)
+                for site in sorted(self.accepted)
+                if key in self.accepted[site].update
+            ]
+            if voices:
+                own, modalities = self.state[key], self.exchange.modalities
+                update[key] = combine(
+                    key, part, own, voices, modalities, self.trust.robust, agreement
+                )
+        return update
 
-    def _combine(self, key: str, part: Part, senders: list[Contribution]) -> Tensor:
-        """Add up or average one tensor, in double precision."""
-        own = self.state[key]
-        total = torch.zeros(own.shape, dtype=torch.float64)
-        weights = torch.zeros((), dtype=torch.float64)
-        for given in senders:
-            weight = self._weight(part, own.shape, given)
-            total += weight * given.update[key].double()
-            weights = weights + weight
-        if part.kind != Kind.ADDITIVE:
-            total = torch.where(weights > 0, total / weights.where(weights > 0, 1.0), _UNMOVED)
-        if not own.is_floating_point():
-            total = total.round()
-        return total.to(own.dtype)
+    def _voice(
+        self, site: str, part: Part, counts: Counts, scales: Mapping[str, Mapping[str, float]]
+    ) -> Voice:
+        group = group_of(part, self.exchange.modalities)
+        scale = 1.0 if group is None else scales.get(site, {}).get(group, 1.0)
+        return Voice(site, self.accepted[site].update, counts, scale)
 
-    def _weight(self, part: Part, shape: torch.Size, given: Contribution) -> Tensor:
-        if part.is_statistic:
-            return torch.ones((), dtype=torch.float64)
-        if part.axis is not None:
-            return block_weights(part, shape, given.cases, self.exchange.modalities)
-        name = None if part.modality is None else self.exchange.modalities[part.modality]
-        cases = given.all_cases if name is None else given.cases[name]
-        return torch.tensor(cases, dtype=torch.float64)
-
-    def _coverage(self, taken: list[Contribution]) -> Coverage:
+    def _coverage(self, agreement: Agreement) -> Coverage:
         modalities = self.exchange.modalities
+        taken = [self.accepted[site] for site in sorted(self.accepted)]
         unheld = [m for m in modalities if not any(given.cases.get(m) for given in taken)]
         frozen = [
             key
@@ -139,7 +236,7 @@ class Round:
         return Coverage(
             round=self.number,
             modalities=modalities,
-            accepted={given.site: self._share(given) for given in taken},
+            accepted=self._shares(taken, agreement),
             refused=dict(sorted(self.refused.items())),
             silent=sorted(set(self.sites or ()) - set(self.accepted) - set(self.refused)),
             unheld=unheld,
@@ -147,15 +244,24 @@ class Round:
             frozen_blocks=blocks if unheld else [],
         )
 
-    def _share(self, given: Contribution) -> Share:
-        return Share(
-            cases=dict(given.cases),
-            all_cases=given.all_cases,
-            tensors=len(given.update),
-            bytes=given.bytes,
-            norm=given.norm(self.exchange),
-            privacy=dict(given.privacy) if given.privacy else None,
-        )
+    def _shares(self, taken: list[Contribution], agreement: Agreement) -> dict[str, Share]:
+        counts, cosines = self._counts(), agreement.cosines()
+        marks = outliers(cosines, self._norms)
+        return {
+            given.site: Share(
+                cases=dict(given.cases),
+                all_cases=given.all_cases,
+                tensors=len(given.update),
+                bytes=given.bytes,
+                norm=total_norm(self._norms[given.site]),
+                privacy=dict(given.privacy) if given.privacy else None,
+                cosine=cosines.get(given.site),
+                marks=marks.get(given.site, []),
+                used_cases=dict(counts[given.site].cases),
+                used_all_cases=counts[given.site].all_cases,
+            )
+            for given in taken
+        }
 
 
 def moved(state: Mapping[str, Tensor], update: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,9 @@ from typing import Any
 from bundle.atomic import write_text_atomically
 from federation.protocol.contribution import Contribution
 from federation.protocol.scoring import Sums, merge, table
+from federation.protocol.site_text import LONGEST_NAME, LONGEST_REASON, in_markdown
+
+logger = logging.getLogger(__name__)
 
 ROUNDS, VALIDATIONS = "rounds.jsonl", "validations.jsonl"
 
@@ -85,18 +89,30 @@ class RoundLog:
         lines = [f"# Dice after {rounds} rounds, held-out cases of the sites", ""]
         for site, sums in sorted(scores.items()):
             if sums:
-                lines += [f"## {site}", "", table(sums, self.modalities)]
+                name = in_markdown(site, LONGEST_NAME)
+                lines += [f"## {name}", "", table(sums, self.modalities)]
         together = merge(list(scores.values()))
         if together:
             lines += ["## all sites together", "", table(together, self.modalities)]
-        lines += [f"- no scores from {site}: {reason}" for site, reason in sorted(refused.items())]
-        write_text_atomically(self.folder / "tables.md", "\n".join(lines))
+        lines += [
+            f"- no scores from {in_markdown(site, LONGEST_NAME)}: "
+            f"{in_markdown(reason, LONGEST_REASON)}"
+            for site, reason in sorted(refused.items())
+        ]
+        self._write("tables.md", "\n".join(lines))
 
     def _append(self, name: str, entry: Mapping[str, Any]) -> None:
         """Add a line; the file is written anew, so that a crash leaves no half of one."""
         path = self.folder / name
         before = path.read_text(encoding="utf-8") if path.exists() else ""
-        write_text_atomically(path, before + json.dumps(entry) + "\n")
+        self._write(name, before + json.dumps(entry, allow_nan=False) + "\n")
+
+    def _write(self, name: str, text: str) -> None:
+        """Write a report; a full disk costs the report, not the job."""
+        try:
+            write_text_atomically(self.folder / name, text)
+        except OSError as error:
+            logger.error(f"could not write {self.folder / name} ({error})")
 
 
 def read_log(path: str | Path) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from bundle.atomic import written_atomically
+from federation.protocol.site_text import LONGEST_NAME, one_line
 
 
 def draw_rounds(validations: Sequence[Mapping[str, Any]], path: str | Path) -> None:
@@ -28,7 +29,8 @@ def draw_rounds(validations: Sequence[Mapping[str, Any]], path: str | Path) -> N
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.subplots()
     for site in sites:
-        axes.plot(rounds, [_percent(entry["sites"].get(site)) for entry in validations], label=site)
+        scores = [_percent(entry["sites"].get(site)) for entry in validations]
+        axes.plot(rounds, scores, label=_label(site))
     means = [_percent(entry["mean"]) for entry in validations]
     axes.plot(rounds, means, "k--", linewidth=2, label="mean of the sites")
     axes.set_xlabel("rounds")
@@ -38,6 +40,11 @@ def draw_rounds(validations: Sequence[Mapping[str, Any]], path: str | Path) -> N
     axes.legend(loc="lower right", frameon=False)
     with written_atomically(path) as file:
         figure.savefig(file, format="png", dpi=150)
+
+
+def _label(site: str) -> str:
+    # Matplotlib takes dollars for a formula, and leaves out a name that begins with a line.
+    return one_line(site, LONGEST_NAME).replace("$", r"\$").lstrip("_")
 
 
 def _percent(value: float | None) -> float:

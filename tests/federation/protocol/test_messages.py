@@ -99,9 +99,18 @@ def test_what_is_no_contribution_is_refused(message, reason):
         read_message(message)
 
 
-def test_what_a_site_says_of_itself_is_plain_or_dropped(contribute):
+@pytest.mark.parametrize(
+    ("meta", "reason"),
+    [
+        (
+            {"privacy": {"epsilon": 1.5, "odd": torch.ones(1)}},
+            "privacy: odd: expected a number, true or false, a text or a list of texts, got a Tens",
+        ),
+        ({"wire_bytes": -5}, "wire_bytes: expected a whole number from 0 within limits, got -5"),
+    ],
+)
+def test_what_a_site_says_of_itself_is_plain_or_refused(contribute, meta, reason):
     message = to_message(contribute())
-    message.meta |= {"privacy": {"epsilon": 1.5, "odd": torch.ones(1)}, "wire_bytes": -5}
-    back = read_message(received(message))
-    assert back.privacy == {"epsilon": 1.5}
-    assert back.wire_bytes is None
+    message.meta |= meta
+    with pytest.raises(ValueError, match=reason):
+        read_message(received(message))

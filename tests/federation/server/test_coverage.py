@@ -33,7 +33,7 @@ def test_weights_are_shares_of_the_cases_and_empty_where_nobody_has_any():
 
 def test_the_line_says_everything():
     assert report().to_markdown() == (
-        "- **Round 3**: A (1 cases, 1.00 MiB), B (4 cases, 0.50 MiB); "
+        "- **Round 3**: A (1 cases, 1.00 MiB, norm 0.5), B (4 cases, 0.50 MiB, norm 0.25); "
         "refused X: 'head' holds NaN; no answer from Y; "
         "no holder of t2: 1 tensors and their blocks of 1 others keep their values"
     )

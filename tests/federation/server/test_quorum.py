@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from federation.server.quorum import Quorum
+from federation.server.quorum import Attendance, Quorum
 
 NAMES = ("t1", "flair")
 T1, FLAIR = {"t1": 3}, {"flair": 2, "t1": 0}
@@ -40,3 +40,27 @@ def test_what_can_never_be_is_refused():
     for wrong in ({"sites": 0}, {"holders": -1}, {"timeout": 0}, {"grace": -1}):
         with pytest.raises(ValueError, match="expected a quorum of at least 1 site"):
             Quorum(**wrong)
+
+
+HOLDERS = {"t1": {"A", "B"}, "flair": {"C"}}
+
+
+def test_a_silent_site_is_out_of_reach_until_it_answers():
+    attendance = Attendance()
+    assert attendance.within_reach(HOLDERS, NAMES, "ABC", ()) == {"t1": 2, "flair": 1}
+    attendance.note("ABC", ["A", "B"])
+    assert attendance.within_reach(HOLDERS, NAMES, "ABC", ()) == {"t1": 2, "flair": 0}
+    # Silent once more, and not asked at all: still out of reach.
+    attendance.note("ABC", ["A"])
+    attendance.note("A", ["A"])
+    assert attendance.within_reach(HOLDERS, NAMES, "ABC", ()) == {"t1": 1, "flair": 0}
+    attendance.heard("C")
+    attendance.note("B", ["B"])
+    assert attendance.within_reach(HOLDERS, NAMES, "ABC", ()) == {"t1": 2, "flair": 1}
+
+
+def test_who_is_not_asked_or_has_answered_without_contributing_is_out_of_reach():
+    attendance = Attendance()
+    assert attendance.within_reach(HOLDERS, NAMES, "AB", ()) == {"t1": 2, "flair": 0}
+    assert attendance.within_reach(HOLDERS, NAMES, "ABC", {"C", "A"}) == {"t1": 1, "flair": 0}
+    assert attendance.within_reach({}, NAMES, "ABC", ()) == {"t1": 0, "flair": 0}
