@@ -135,5 +135,7 @@ def keep_previous(path: Path) -> None:
     """Copy a file to `<name>.previous`, before a new training overwrites it."""
     if path.exists():
         kept = path.with_name(f"{path.name}.previous")
-        shutil.copy2(path, kept)
+        with path.open("rb") as source, written_atomically(kept) as target:
+            shutil.copyfileobj(source, target)
+        shutil.copystat(path, kept)
         logger.info(f"kept what was in {path} as {kept.name}")

@@ -112,7 +112,7 @@ def prepare_sites(
 
 def _write_settings(folder: Path, site: str, datalist: str) -> None:
     own = {"datalist_file": datalist, "cache_dir": None, "state_dir": f"../state/{site}"}
-    # Nobody can be recognised in made-up cases, of which a site has few.
+    # All sites are this machine: sums over few cases leave nobody.
     own["rules"] = {"statistics_of_few": True}
     (folder / "sites" / f"{site}.yaml").write_text(yaml.safe_dump(own), encoding="utf-8")
 

@@ -12,6 +12,7 @@ pytest.importorskip("nvflare")
 
 from federation import simulate as module
 from federation.job import ModalityRecipe
+from federation.settings import read_site
 from federation.simulate import bytes_sent, bytes_table, groups_of, prepare_sites, simulate
 
 from bundle.benchmark.federated import ARMS, command, federation
@@ -92,6 +93,8 @@ def test_cases_are_shared_out_by_the_seed_and_are_not_made_again(tmp_path):
         assert not (folder / "phantom").exists()
         site = json.loads((folder / "sites" / "site-1.json").read_text())
         shared.append({item["case"] for item in site["training"]})
+        # Sums over a few cases are part of it: on one machine nothing leaves anybody.
+        assert read_site("site-1", folder / "sites" / "site-1.yaml").rules.statistics_of_few
     assert shared[0] != shared[1]
 
 

@@ -20,12 +20,10 @@ from typing import Any
 
 import nvflare.client as flare
 from nvflare.app_common.abstract.fl_model import FLModel
-from torch import Tensor
 
 from bundle import root_of
 from bundle.atomic import make_folder
 from federation.protocol.contribution import Contribution
-from federation.protocol.exchange import Kind
 from federation.protocol.identity import check_same, check_unchanged, read_identity
 from federation.protocol.message_values import as_state
 from federation.protocol.messages import (
@@ -42,11 +40,9 @@ from federation.settings import Site, find_site
 from federation.site.local_training import LocalTraining, peak_memory_mib
 from federation.site.patient_names import identifiers, presentable
 from federation.site.state import SiteState
+from federation.site.sums import Statistics, add_statistics, check_noise_protects, leaving
 
 logger = logging.getLogger(__name__)
-
-# What the coordinator is told.
-WITHHELD = "sends no statistics: fewer of its cases have the same modalities than it asks for"
 
 
 class Client:
@@ -111,7 +107,7 @@ class Client:
             training, state = LocalTraining(stage, self.site, folder), SiteState(folder)
             # What is listed may have been left out as bad.
             self._check_there_are_cases(training.all_cases)
-            self._check_noise_protects(training)
+            check_noise_protects(training, self.site.rules)
             self._notes += state.give_to(training.take_up, _run(message))
             self._current = stage.task, training, state
         return self._current[1]
@@ -131,18 +127,6 @@ class Client:
         if count is not None:
             self.site.rules.check_joining(count)
 
-    def _check_noise_protects(self, training: LocalTraining) -> None:
-        """Refuse a stage whose sums would need far more noise than an update, where noise must be.
-
-        Raises:
-            ValueError: so it is.
-        """
-        if self.site.rules.needs_private and _adds_up(training):
-            raise ValueError(
-                "the site takes part in private trainings only, and this stage adds up statistics, "
-                "which noise does not protect"
-            )
-
     def _datalist(self) -> Any:
         """Read the site's datalist as it is; None = there is none, or it cannot be read."""
         path = self.site.ids.get("datalist_file")
@@ -160,75 +144,32 @@ class Client:
         training = self._open(stage, message)
         received = as_state(message.params, "the global model")
         training.load_global(received)
-        collected, waits = self._add_statistics(training, received, message)
-        if waits:
-            # Training waits for the statistics of the other sites.
+        sums = Statistics()
+        if self.site.name not in (message.meta or {}).get(COUNTED_SITES, ()):
+            sums = add_statistics(training, self.site.rules, received, number)
+        if sums.waits:
             logger.info(f"{self.site.name} trains in later rounds: the statistics come first")
         else:
             training.train(number)
-        self._notes += self._keep(training, message)
+        left = leaving(training, self.site.rules, received, sums.collected)
+        self._notes += [*sums.notes, *self._keep(training, message)]
         given = Contribution(
             site=self.site.name,
-            update=training.exchange.difference(
-                self._leaving(training, received, collected), received, training.cases
-            ),
+            update=training.exchange.difference(left, received, training.cases),
             cases=training.cases,
             all_cases=training.all_cases,
             identity=installed_identity(stage),
             round=number,
         )
         facts = {
-            "collected": collected,
+            "collected": sums.collected,
             "seconds": round(time.monotonic() - started, 2),
             "peak_memory_mib": peak_memory_mib(),
-            "notes": self._notes,
+            # A round that failed may have noted the same.
+            "notes": list(dict.fromkeys(self._notes)),
         }
         self._notes = []
         return to_message(given, facts)
-
-    def _add_statistics(
-        self, training: LocalTraining, received: Mapping[str, Tensor], message: FLModel
-    ) -> tuple[bool, bool]:
-        """Add this site's statistics to the global ones, unless they are in them or too few.
-
-        Returns:
-            True = they leave the site with this contribution; True = nobody has trained yet, and
-            this round goes by without training.
-        """
-        exchange = training.exchange
-        if not _adds_up(training) or self.site.name in (message.meta or {}).get(COUNTED_SITES, ()):
-            return False, False
-        among = training.countable(self.site.rules.least_summed)
-        if not among:
-            self._notes.append(WITHHELD)
-        elif not training.count_statistics(among):
-            raise ValueError(
-                "expected the method to count its additive statistics, but its add_statistics() "
-                "returned False"
-            )
-        else:
-            state = exchange.add(training.method.state_dict(), received)
-            training.method.load_state_dict(state)
-        sums = exchange.of_kind(Kind.ADDITIVE, received)
-        empty = not any(bool(value.any()) for value in sums.values())
-        # Where every site withholds them, there will never be any: only one round waits for them.
-        first = (message.current_round or 0) == 0
-        return bool(among), empty and (bool(among) or first)
-
-    def _leaving(
-        self, training: LocalTraining, received: Mapping[str, Tensor], collected: bool
-    ) -> dict[str, Tensor]:
-        """Return the state whose difference to the received one leaves the site.
-
-        Whatever a method has made of its sums meanwhile: those that must not leave are as received.
-        """
-        state = dict(training.method.state_dict())
-        if not collected:
-            state |= training.exchange.of_kind(Kind.ADDITIVE, received)
-        scored = [training.cases_in(section) for section in ("validation", training.stage.section)]
-        if any(0 < count < self.site.rules.least_cases_scores for count in scored):
-            state |= training.exchange.of_kind(Kind.RECOUNTED, received)
-        return state
 
     def _keep(self, training: LocalTraining, message: FLModel) -> list[str]:
         """Write the site's state; a full disk does not cost the round."""
@@ -257,10 +198,6 @@ class Client:
             return None if content is None else identifiers(content)
         except (ValueError, AttributeError):
             return None
-
-
-def _adds_up(training: LocalTraining) -> bool:
-    return any(part.kind == Kind.ADDITIVE for part in training.exchange.parts.values())
 
 
 def _run(message: FLModel) -> str:

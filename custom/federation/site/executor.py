@@ -18,6 +18,7 @@ from nvflare.app_common.utils.fl_model_utils import FLModelUtils
 from nvflare.client.config import ExchangeFormat, TransferType
 
 from federation.filters.privacy import site_of
+from federation.protocol.identity import check_unchanged
 from federation.protocol.messages import refusal
 from federation.protocol.stages import check_name, read_stages
 from federation.site.admission import check_answer, check_task
@@ -96,6 +97,8 @@ class BundleTrainer(ClientAPIExecutor):
         try:
             # Read anew for each task: a site may change its rules while a job runs.
             site = site_of(fl_ctx)
+            # This process has the filters, and the trainer's own check knows nothing of it.
+            check_unchanged(())
             configs = [stage["configs"] for stage in self.stages]
             check_task(site, task_name, self.federation, configs, fl_ctx)
         except Exception as error:

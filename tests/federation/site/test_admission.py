@@ -218,3 +218,13 @@ def test_what_a_filter_of_noise_refuses_is_not_even_trained_for(ask, tmp_path):
     assert reason == (
         "ValueError: the site's cap on epsilon leaves no room for another release with this noise"
     )
+
+
+def test_code_that_has_changed_under_this_process_does_nothing(ask, monkeypatch):
+    def changed(_):
+        raise ValueError("expected federation/filters/privacy.py as it was when this process start")
+
+    monkeypatch.setattr("federation.site.executor.check_unchanged", changed)
+    reason, given = ask("{}")
+    assert "expected federation/filters/privacy.py as it was" in reason
+    assert given == []

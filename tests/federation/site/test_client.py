@@ -23,8 +23,9 @@ from federation.protocol.messages import (
 from federation.protocol.stages import Stage
 from federation.rules import Rules
 from federation.settings import VARIABLE, Site
-from federation.site.client import WITHHELD, Client, main
+from federation.site.client import Client, main
 from federation.site.state import ANEW, FILE
+from federation.site.sums import WITHHELD
 from nvflare.app_common.abstract.fl_model import FLModel, ParamsType
 
 HEAD = "network.head.weight"

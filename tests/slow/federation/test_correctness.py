@@ -11,9 +11,9 @@ import torch
 from federation.protocol.exchange import Kind
 from federation.protocol.messages import read_facts
 from federation.rules import Rules
-from federation.site.client import WITHHELD
 from federation.site.local_training import LocalTraining
 from federation.site.patient_names import find_names, identifiers
+from federation.site.sums import WITHHELD
 
 from bundle.data.datalist import load_datalist
 from bundle.modalities import BRATS_MODALITIES
