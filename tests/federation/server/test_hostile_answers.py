@@ -29,7 +29,7 @@ from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_common.utils.fl_model_utils import FLModelUtils
 
 HEAD = "network.head.weight"
-BUNDLE = Identity("1", "2", "3")
+BUNDLE = Identity(*"1234567")
 HONEST = ["honest-1", "honest-2"]
 
 

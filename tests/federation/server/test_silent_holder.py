@@ -15,7 +15,7 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.signal import Signal
 from nvflare.app_common.abstract.fl_model import FLModel, ParamsType
 
-BUNDLE = Identity("1", "2", "3")
+BUNDLE = Identity(*"1234567")
 TIMEOUT, GRACE = 0.6, 0.05
 CASES = {"A": {"t1": 2}, "B": {"t2": 2}, "holder": {"t1": 1, "flair": 3}}
 
