@@ -17,12 +17,9 @@ from nvflare.apis.utils.task_utils import get_filters
 from nvflare.private.privacy_manager import Scope
 
 from federation.filters.privacy import GaussianPrivacy
-from federation.protocol.messages import VALIDATE
+from federation.protocol.messages import REFUSAL, VALIDATE
 from federation.rules import job_name, methods_of
 from federation.settings import Site
-
-# What a trainer may answer where noise is required: an update, or why there is none.
-_ANSWERS = (DataKind.WEIGHT_DIFF, DataKind.METRICS)
 
 
 def check_task(
@@ -78,14 +75,16 @@ def check_private(site: Site, filters: Sequence[Any]) -> None:
 
 
 def check_answer(site: Site, task: str, reply: Shareable) -> None:
-    """Refuse to send what the filter of noise would let pass as it is.
+    """Refuse to send what the filter of noise would let pass as it is, but for a refusal.
 
     Raises:
         ValueError: the trainer answered with something else than an update or a refusal.
     """
     if not site.rules.needs_private or task == VALIDATE:
         return
-    if reply.get_return_code() == ReturnCode.OK:
-        kind = from_shareable(reply).data_kind
-        if kind not in _ANSWERS:
-            raise ValueError(f"expected an update, which can be made private, got {kind}")
+    if reply.get_return_code() != ReturnCode.OK:
+        return
+    answer = from_shareable(reply)
+    is_refusal = answer.data_kind == DataKind.METRICS and set(answer.data) == {REFUSAL}
+    if answer.data_kind != DataKind.WEIGHT_DIFF and not is_refusal:
+        raise ValueError(f"expected an update, which can be made private, got {answer.data_kind}")

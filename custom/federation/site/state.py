@@ -51,7 +51,9 @@ class SiteState:
         if not self.path.exists():
             return {}
         content = read_checkpoint(self.path, "cpu")
-        if content.get("run") != run:
+        if not isinstance(content.get("run"), str):
+            raise ValueError(f"{self.path}: expected the word of the run that it is of, got none")
+        if content["run"] != run:
             set_aside(self.path, "previous")
             return {}
         number = content.get("round")

@@ -157,6 +157,10 @@ def test_what_noise_would_let_pass_is_not_sent(tmp_path):
     check_answer(asking, "train", DXO(DataKind.WEIGHT_DIFF, data={"a": 1}).to_shareable())
     check_answer(asking, "train", DXO(DataKind.METRICS, data={"refusal": "no"}).to_shareable())
     check_answer(asking, "train", make_reply(ReturnCode.EXECUTION_EXCEPTION))
+    scores = DXO(DataKind.METRICS, data={"refusal": "no", "dice": {}}).to_shareable()
+    with pytest.raises(ValueError, match=r"can be made private, got .*METRICS$"):
+        check_answer(asking, "train", scores)
+    check_answer(asking, "validate", scores)
 
 
 STAGES = [Stage("train", ["train.json", "federation.yaml"], 2).to_dict()]

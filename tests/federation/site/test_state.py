@@ -73,6 +73,14 @@ def test_a_damaged_state_is_set_aside_and_told_and_training_goes_on(tmp_path, ca
     assert [content["round"] for content in taken] == [2]
 
 
+@pytest.mark.parametrize("run", [None, 3, torch.ones(2), ["run"]])
+def test_a_checkpoint_without_the_word_of_its_run_is_damaged_not_anothers(tmp_path, run):
+    state = SiteState(tmp_path)
+    state.save(run, 1, CONTENT)
+    assert state.give_to(lambda _: None, "run") == [ANEW]
+    assert [path.name.split(".")[2] for path in tmp_path.iterdir()] == ["damaged"]
+
+
 def test_a_state_that_does_not_fit_is_set_aside_too(tmp_path):
     def refuse(content):
         raise ValueError("expected this method's private tensors, got others")
