@@ -207,8 +207,8 @@ class CensusRecipe(Recipe):
     ) -> None:
         job = FedJob(name=name, min_clients=1)
         job.job.set_app_packages(["bundle", "federation"])
-        # Which quantiles is the site's decision, so none are named. (NVFlare's key for all features,
-        # "*", would not survive `nvflare job submit` either.)
+        # Which quantiles is the site's decision, so none are named. NVFlare's key for all features,
+        # "*", would not survive `nvflare job submit` either.
         controller = StatisticsController(
             {"count": {}, _QUANTILE: {}}, writer_id="writer", enable_pre_run_task=False
         )
