@@ -134,7 +134,8 @@ def copy_case(rng: Generator, case: Case) -> Case:
         return replace(case, images=images, labels=np.flip(case.labels, axis))
     pad = [(2, 3) if a == axis else (0, 0) for a in range(3)]
     images = {name: np.pad(voxels, pad) for name, voxels in case.images.items()}
-    return Case(images, np.pad(case.labels, pad), (1.0, 1.0, 1.0))
+    spacing = tuple(1.1 * size for size in case.spacing_mm)
+    return Case(images, np.pad(case.labels, pad), spacing)
 
 
 def _with_scalp(rng: Generator, case: Case, air: float) -> Case:
@@ -157,7 +158,9 @@ FAULTS: Mapping[str, Fault] = {
         swap_images("t1", "t1ce"), ("agent_in_rim", "agent_in_brain"), ("t1", "t1ce")
     ),
     "t1 and t2 swapped": Fault(swap_images("t1", "t2"), ("t1_order", "t2_order"), ("t1", "t2")),
-    "t2 and flair swapped": Fault(swap_images("t2", "flair"), ("t2_flair",), ("t2", "flair")),
+    "t2 and flair swapped": Fault(
+        swap_images("t2", "flair"), ("t2_flair", "t2_order"), ("t2", "flair")
+    ),
     "necrosis and oedema swapped": Fault(
         swap_labels(NECROSIS_LABEL, OEDEMA_LABEL), ("necrosis_outside",)
     ),

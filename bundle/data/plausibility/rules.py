@@ -109,7 +109,7 @@ RULES: Mapping[str, Rule] = {
         "Check that the file holds what its name says.",
     ),
     "t2_order": Rule(
-        "the outermost brain is darker than its middle, as on T1",
+        "the outermost brain is darker than its middle, as on T1 or FLAIR",
         "quartile distances",
         -0.5,
         False,

@@ -152,8 +152,9 @@ def test_no_patients_name_is_anywhere_at_the_server(finished, server):
         assert not [name for name in names if name in content], path
 
 
-def test_the_census_counts_without_images(finished):
-    workspace = finished / "census"
+def test_the_census_tells_counts_and_quartiles_of_five_cases_a_site(tmp_path):
+    prepare_sites(tmp_path, PLAN, {"training": 20, "validation": 4, "testing": 1}, 24, 0)
+    workspace = tmp_path / "census"
     allow(workspace / "census" / "local")
     code = (
         "from nvflare.recipe import SimEnv\n"
@@ -164,19 +165,30 @@ def test_the_census_counts_without_images(finished):
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
-        env=environment(finished),
+        env=environment(tmp_path),
         capture_output=True,
         text=True,
         timeout=300,
     )
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     (path,) = workspace.rglob("census.json")
-    assert census_table(path).splitlines() == [
+    lines = census_table(path).splitlines()
+    assert lines[:6] == [
         "site    cases  t1  t1ce  t2  flair",
-        "site-1      2   2     2   2      2",
-        "site-2      2   0     2   0      2",
-        "site-3      2   2     0   2      0",
-        "site-4      2   0     0   2      0",
-        "Global      8   4     4   6      4",
+        "site-1      5   5     5   5      5",
+        "site-2      5   0     5   0      5",
+        "site-3      5   5     0   5      0",
+        "site-4      5   0     0   5      0",
+        "Global     20  10    10  15     10",
     ]
+    assert lines[7] == "half of a site's cases lie in (a to b); * = a site that differs"
+    assert lines[9].startswith("site ")
+    names = ["t1 intensity", "t1ce intensity", "t2 intensity", "flair intensity", "WT ml", "TC ml"]
+    assert all(name in lines[9] for name in names)
+    assert lines[13].startswith("site-4")
+    assert lines[13].count(" to ") >= 3
+    # Each site has one validation case, which is too few to tell of.
+    told = json.loads(path.read_text())["t2 intensity"]["quantile"]["site-4"]
+    assert told["validation"] == {}
+    assert sorted(told["training"]) == ["p25", "p50", "p75"]
     assert CensusRecipe("census").name == "census"
