@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nvflare.apis.client import Client
+from nvflare.apis.fl_constant import FLContextKey
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 from nvflare.app_common.abstract.fl_model import FLModel
@@ -30,7 +31,7 @@ from federation.protocol.messages import (
     sender,
 )
 from federation.protocol.scoring import Sums, read_sums, standing
-from federation.protocol.site_text import LONGEST_NAME, LONGEST_REASON, one_line
+from federation.protocol.site_text import LONGEST_NAME, LONGEST_REASON, one_line, reason_of
 from federation.protocol.stages import check_name, installed_identity
 from federation.server.aggregator import ModalityAggregator
 from federation.server.quorum import Attendance, Quorum
@@ -203,6 +204,8 @@ class ModalityFedAvg(FedAvg):
             method = getattr(self.persistor, "model", None)
             self.aggregator.begin(model.params, self.current_round, sites, method)
         going_on = self._ask(self.stage, model, sites, self._take, self._has_quorum)
+        # NVFlare's context of the last answer would keep it in memory through the commit.
+        self.fl_ctx.set_prop(FLContextKey.TASK_RESULT, None, private=True, sticky=False)
         with self._lock:
             for site, reason in self._failed.items():
                 if site not in self.aggregator.accepted:
@@ -301,7 +304,7 @@ class ModalityFedAvg(FedAvg):
             if fine:
                 FLModelUtils.from_shareable(result)
         except Exception as error:
-            fine, reason = False, f"its message cannot be read ({type(error).__name__}: {error})"
+            fine, reason = False, f"its message cannot be read ({reason_of(error)})"
         if not fine and not is_unknown_task:
             with self._lock:
                 self._failed[client_name] = one_line(reason, LONGEST_REASON)
@@ -363,8 +366,7 @@ class ModalityFedAvg(FedAvg):
                 return True
             except Exception as error:
                 # Whatever a site sends must not end the job.
-                told = type(error) is ValueError
-                reason = str(error) if told else f"{type(error).__name__}: {error}"
+                reason = reason_of(error)
         self._unscored[site] = one_line(reason, LONGEST_REASON)
         self.warning(f"no scores from {one_line(site, LONGEST_NAME)}: {self._unscored[site]}")
         return False
