@@ -299,8 +299,12 @@ class ModalityFedAvg(FedAvg):
         be compared would end the task for all sites.
         """
         try:
+            # NVFlare compares it and prints it.
+            code = result.get_return_code()
+            if code and one_line(code, LONGEST_NAME) != code:
+                raise ValueError("expected a short word as its return code")
+            reason = f"its trainer failed ({code})"
             fine = super()._accept_train_result(client_name, result, fl_ctx, is_unknown_task)
-            reason = f"its trainer failed ({result.get_return_code()})"
             if fine:
                 FLModelUtils.from_shareable(result)
         except Exception as error:
@@ -335,7 +339,7 @@ class ModalityFedAvg(FedAvg):
         """Let the sites score the global model on their own held-out cases; keep the best model."""
         self._set_round(model)
         self._scores, self._unscored, self._failed = {}, {}, {}
-        sites = self.sample_clients(None)
+        sites = self._asked = self.sample_clients(None)
         if not self._ask(VALIDATE, model, sites, self._take_scores, self._has_scores):
             return
         self._unscored = {**self._failed, **self._unscored}
@@ -352,6 +356,9 @@ class ModalityFedAvg(FedAvg):
             self.info(f"this is the best model so far: {score:.4f}, average of mean and worst site")
 
     def _has_scores(self) -> bool:
+        answered = {*self._scores, *self._unscored, *self._failed}
+        if not self._attendance.awaits(self._asked, answered):
+            return True
         return self.quorum.enough(len(self._scores))
 
     def _take_scores(self, message: FLModel) -> bool:
