@@ -255,10 +255,15 @@ class ModalityFedAvg(FedAvg):
     def _has_quorum(self) -> bool:
         with self._lock:
             accepted, names = self.aggregator.accepted, self.aggregator.modalities
-            lost = {*self.aggregator.refused, *self._failed} - set(accepted)
+            answered = {*accepted, *self.aggregator.refused, *self._failed}
+            enough = self.quorum.enough(len(accepted))
+            if enough and not self._attendance.awaits(self._asked, answered):
+                return True
             # Before the first round nobody knows who has what.
             rare = (
-                self._attendance.within_reach(self._holders, names, self._asked, lost)
+                self._attendance.within_reach(
+                    self._holders, names, self._asked, answered - set(accepted)
+                )
                 if self._holders
                 else {}
             )

@@ -133,6 +133,26 @@ def test_a_refusal_is_an_answer_and_nothing_more_is_waited_for_in_its_round(
     assert all(entry["seconds"] < LONG / 2 for entry in read_log(tmp_path / ROUNDS))
 
 
+def test_a_site_that_was_silent_before_any_round_is_waited_for_once(
+    state, contribute, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("federation.server.controller.installed_identity", lambda _: BUNDLE)
+    failed = []
+
+    def answer(site, number):
+        if site == "holder":
+            return None
+        if site == "B" and not failed:
+            failed.append(site)
+            return refusal("not yet")
+        return to_message(contribute(site, CASES[site], round=number, identity=BUNDLE))
+
+    Workflow(state, answer, tmp_path, 1).run()
+    first, second = read_log(tmp_path / ROUNDS)
+    assert (first["committed"], second["committed"]) == (False, True)
+    assert first["seconds"] >= TIMEOUT > second["seconds"]
+
+
 def test_scores_of_a_silent_site_are_not_waited_for(state, contribute, tmp_path, monkeypatch):
     monkeypatch.setattr("federation.server.controller.installed_identity", lambda _: BUNDLE)
 
