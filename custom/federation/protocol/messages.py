@@ -11,7 +11,7 @@ from federation.protocol.contribution import Contribution
 from federation.protocol.facts import described, read_values
 from federation.protocol.identity import Identity, read_identity
 from federation.protocol.message_values import as_tensor
-from federation.protocol.site_text import LONGEST_REASON, one_line
+from federation.protocol.site_text import LONGEST_REASON, one_line, reason_of
 
 # Bytes; no message is larger.
 _LARGEST_MESSAGE = 2**50
@@ -151,5 +151,5 @@ def _tensor_or_as_is(key: str, value: Any) -> Any:
         tensor = as_tensor(value)
     except Exception as error:
         # A reference to a file that is gone, or whatever else a message may hold.
-        raise ValueError(f"{key!r} cannot be read ({type(error).__name__}: {error})") from error
+        raise ValueError(f"{key!r} cannot be read ({reason_of(error)})") from error
     return value if tensor is None else tensor

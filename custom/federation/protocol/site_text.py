@@ -57,3 +57,13 @@ def in_markdown(text: Any, longest: int = LONGEST_TEXT) -> str:
 def in_cell(text: Any, longest: int = LONGEST_NAME) -> str:
     """Do as `in_markdown` for a cell of `bundle.evaluation.tables.markdown`, which escapes bars."""
     return in_markdown(text, longest).replace("\\|", "|")
+
+
+def reason_of(error: Exception) -> str:
+    """Say what went wrong with a message: our own text, or the kind of error with its text."""
+    try:
+        text = str(error)
+    except Exception:
+        # What a message holds may raise errors of its own, which have no text either.
+        text = "without a text"
+    return text if type(error) is ValueError else f"{type(error).__name__}: {text}"

@@ -17,10 +17,11 @@ from federation.protocol.exchange import Exchange, ExchangeRules
 from federation.protocol.identity import Identity, read_identity
 from federation.protocol.message_values import alike, as_state
 from federation.protocol.messages import read_message, sender
-from federation.protocol.site_text import LONGEST_NAME, one_line
+from federation.protocol.site_text import LONGEST_NAME, one_line, reason_of
 from federation.server.counts import FACTOR
 from federation.server.coverage import Coverage
-from federation.server.round import Commit, Round, Trust
+from federation.server.round import Commit, Round
+from federation.server.trust import Trust
 
 ACCEPTED_SITES = "accepted_sites"
 # Beside the reports; contributions lie in it until their round is committed.
@@ -41,7 +42,7 @@ class ModalityAggregator(ModelAggregator):
         report_dir: where each round's coverage is written, and contributions are kept until their
             round is committed; None = the coverage is in the log alone, contributions in memory.
         site_cases: the coordinator's list of sites and their cases, as a mapping or as pairs; see
-            `round.Trust`, as are the next two.
+            `trust.Trust`, as are the next two.
         case_factor: how many times the median of the sites one may weigh, without such a list.
         robust: none, clipped or trimmed.
 
@@ -127,8 +128,7 @@ class ModalityAggregator(ModelAggregator):
             reason = current.offer(read_message(model))
         except Exception as error:
             # Whatever a site sends must stop neither the round nor the other sites.
-            told = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
-            reason = current.refuse(site, told)
+            reason = current.refuse(site, reason_of(error))
         name = one_line(site, LONGEST_NAME)
         if reason is None:
             self.info(f"round {current.number}: accepted the contribution of {name}")

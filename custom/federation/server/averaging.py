@@ -70,7 +70,10 @@ def trimmed_mean(values_HN: Tensor, weights: Sequence[float]) -> Tensor:
     if holders < _FEWEST_TO_TRIM:
         return weighted_mean(values_HN, weights)
     left_out = max(1, int(_TRIMMED_SHARE * holders))
-    return values_HN.sort(dim=0).values[left_out : holders - left_out].mean(dim=0)
+    values_NH = values_HN.numpy().T.copy()
+    # Divides at both ends, in a fraction of the time and memory that sorting takes.
+    values_NH.partition((left_out, holders - left_out - 1), axis=1)
+    return torch.from_numpy(values_NH[:, left_out : holders - left_out].mean(axis=1))
 
 
 def combine(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nvflare.apis.client import Client
+from nvflare.apis.fl_constant import FLContextKey
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 from nvflare.app_common.abstract.fl_model import FLModel
@@ -31,7 +32,7 @@ from federation.protocol.messages import (
     sender,
 )
 from federation.protocol.scoring import Sums, read_sums, standing
-from federation.protocol.site_text import LONGEST_NAME, LONGEST_REASON, one_line
+from federation.protocol.site_text import LONGEST_NAME, LONGEST_REASON, one_line, reason_of
 from federation.protocol.stages import check_name, installed_identity
 from federation.server.aggregator import ModalityAggregator
 from federation.server.quorum import Attendance, Quorum
@@ -227,6 +228,8 @@ class ModalityFedAvg(FedAvg):
             method = getattr(self.persistor, "model", None)
             self.aggregator.begin(model.params, self.current_round, sites, method)
         going_on = self._ask(self.stage, model, sites, self._take, self._has_quorum)
+        # NVFlare's context of the last answer would keep it in memory through the commit.
+        self.fl_ctx.set_prop(FLContextKey.TASK_RESULT, None, private=True, sticky=False)
         with self._lock:
             for site, reason in self._failed.items():
                 if site not in self.aggregator.accepted:
@@ -276,10 +279,15 @@ class ModalityFedAvg(FedAvg):
     def _has_quorum(self) -> bool:
         with self._lock:
             accepted, names = self.aggregator.accepted, self.aggregator.modalities
-            lost = {*self.aggregator.refused, *self._failed} - set(accepted)
+            answered = {*accepted, *self.aggregator.refused, *self._failed}
+            enough = self.quorum.enough(len(accepted))
+            if enough and not self._attendance.awaits(self._asked, answered):
+                return True
             # Before the first round nobody knows who has what.
             rare = (
-                self._attendance.within_reach(self._holders, names, self._asked, lost)
+                self._attendance.within_reach(
+                    self._holders, names, self._asked, answered - set(accepted)
+                )
                 if self._holders
                 else {}
             )
@@ -320,12 +328,16 @@ class ModalityFedAvg(FedAvg):
         be compared would end the task for all sites.
         """
         try:
+            # NVFlare compares it and prints it.
+            code = result.get_return_code()
+            if code and one_line(code, LONGEST_NAME) != code:
+                raise ValueError("expected a short word as its return code")
+            reason = f"its trainer failed ({code})"
             fine = super()._accept_train_result(client_name, result, fl_ctx, is_unknown_task)
-            reason = f"its trainer failed ({result.get_return_code()})"
             if fine:
                 FLModelUtils.from_shareable(result)
         except Exception as error:
-            fine, reason = False, f"its message cannot be read ({type(error).__name__}: {error})"
+            fine, reason = False, f"its message cannot be read ({reason_of(error)})"
         if not fine and not is_unknown_task:
             with self._lock:
                 self._failed[client_name] = one_line(reason, LONGEST_REASON)
@@ -368,7 +380,7 @@ class ModalityFedAvg(FedAvg):
         """Let the sites score the global model on their own held-out cases; keep the best model."""
         self._set_round(model)
         self._scores, self._unscored, self._failed = {}, {}, {}
-        sites = self.sample_clients(None)
+        sites = self._asked = self.sample_clients(None)
         if not self._ask(VALIDATE, model, sites, self._take_scores, self._has_scores):
             return
         self._unscored = {**self._failed, **self._unscored}
@@ -385,6 +397,9 @@ class ModalityFedAvg(FedAvg):
             self.info(f"this is the best model so far: {score:.4f}, average of mean and worst site")
 
     def _has_scores(self) -> bool:
+        answered = {*self._scores, *self._unscored, *self._failed}
+        if not self._attendance.awaits(self._asked, answered):
+            return True
         return self.quorum.enough(len(self._scores))
 
     def _take_scores(self, message: FLModel) -> bool:
@@ -399,8 +414,7 @@ class ModalityFedAvg(FedAvg):
                 return True
             except Exception as error:
                 # Whatever a site sends must not end the job.
-                told = type(error) is ValueError
-                reason = str(error) if told else f"{type(error).__name__}: {error}"
+                reason = reason_of(error)
         self._unscored[site] = one_line(reason, LONGEST_REASON)
         self.warning(f"no scores from {one_line(site, LONGEST_NAME)}: {self._unscored[site]}")
         return False

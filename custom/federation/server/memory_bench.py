@@ -116,7 +116,7 @@ def bench(
         folder: on the disk that is measured.
     """
     numbers = [contributions] if isinstance(contributions, int) else list(contributions)
-    rows = [_in_a_process(number, filters, robust, folder) for number in numbers]
+    rows = [in_a_process(number, filters, robust, folder) for number in numbers]
     print(
         "| sites | MiB each | MiB on disk | peak MiB | of this round | s to take one | commit s |"
     )
@@ -129,7 +129,8 @@ def bench(
         )
 
 
-def _in_a_process(number: int, filters: int, robust: str, folder: str) -> dict[str, Any]:
+def in_a_process(number: int, filters: int, robust: str, folder: str) -> dict[str, Any]:
+    """Do as `measure` in a process of its own, whose memory nothing else has filled."""
     code = (
         "import json, sys; from federation.server.memory_bench import measure; "
         "print(json.dumps(measure(*json.loads(sys.argv[1]))))"

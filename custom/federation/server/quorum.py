@@ -90,6 +90,10 @@ class Attendance:
         """Note that a site has answered."""
         self._silent.discard(site)
 
+    def awaits(self, asked: Iterable[str], answered: Iterable[str]) -> bool:
+        """True = somebody has not answered yet who was not silent before."""
+        return bool(set(asked) - self._silent - set(answered))
+
     def within_reach(
         self,
         holders: Mapping[str, Collection[str]],

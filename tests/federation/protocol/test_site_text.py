@@ -4,7 +4,7 @@ import csv
 import io
 
 import pytest
-from federation.protocol.site_text import LONGEST_TEXT, in_cell, in_markdown, one_line
+from federation.protocol.site_text import LONGEST_TEXT, in_cell, in_markdown, one_line, reason_of
 
 
 @pytest.mark.parametrize(
@@ -67,3 +67,13 @@ def test_a_name_stays_one_cell_of_a_table_and_of_a_spreadsheet():
     lines = io.StringIO()
     csv.writer(lines).writerow([one_line("=1+1,\n2")])
     assert lines.getvalue() == '"\'=1+1, 2"\r\n'
+
+
+def test_an_error_without_a_text_has_a_reason():
+    class MuteError(Exception):
+        def __str__(self):
+            raise RuntimeError("no")
+
+    assert reason_of(MuteError()) == "MuteError: without a text"
+    assert reason_of(ValueError("expected 1, got 2")) == "expected 1, got 2"
+    assert reason_of(KeyError("x")) == "KeyError: 'x'"

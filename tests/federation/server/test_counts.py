@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 from federation.server.counts import Counts, believed
-from federation.server.round import Trust
+from federation.server.trust import Trust
 
 
 def test_a_claim_is_capped_at_the_median_times_the_factor():

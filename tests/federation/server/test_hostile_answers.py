@@ -40,6 +40,11 @@ class Rude:
     __str__ = __len__ = __repr__
 
 
+class MuteError(Exception):
+    def __str__(self):
+        raise RuntimeError("no")
+
+
 class Liar(torch.Tensor):
     @classmethod
     def __torch_function__(cls, func, types, args=(), kwargs=None):
@@ -48,6 +53,10 @@ class Liar(torch.Tensor):
 
 def gone():
     raise FileNotFoundError("no such file")
+
+
+def mute():
+    raise MuteError
 
 
 def deep(depth=5000):
@@ -91,6 +100,7 @@ VALUES = {
     "date": np.datetime64("2026-01-01"),
     "enum": enum.IntEnum("E", {"A": 1}).A,
     "reference": SimpleNamespace(materialize=gone),
+    "mute reference": SimpleNamespace(materialize=mute),
     "rude": Rude(),
     "rude reference": SimpleNamespace(materialize=lambda: Rude()),
 }

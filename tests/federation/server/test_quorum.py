@@ -64,3 +64,12 @@ def test_who_is_not_asked_or_has_answered_without_contributing_is_out_of_reach()
     assert attendance.within_reach(HOLDERS, NAMES, "AB", ()) == {"t1": 2, "flair": 0}
     assert attendance.within_reach(HOLDERS, NAMES, "ABC", {"C", "A"}) == {"t1": 1, "flair": 0}
     assert attendance.within_reach({}, NAMES, "ABC", ()) == {"t1": 0, "flair": 0}
+
+
+def test_an_answer_is_awaited_from_those_who_were_not_silent():
+    attendance = Attendance()
+    assert attendance.awaits("ABC", "AB")
+    assert not attendance.awaits("ABC", "ABC")
+    attendance.note("ABC", "AB")
+    assert not attendance.awaits("ABC", "AB")
+    assert attendance.awaits("ABC", "A")

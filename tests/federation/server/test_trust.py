@@ -11,7 +11,8 @@ import pytest
 import torch
 from federation.protocol.messages import to_message
 from federation.server.aggregator import KEPT, ModalityAggregator
-from federation.server.round import Round, Trust
+from federation.server.round import Round
+from federation.server.trust import Trust
 from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_context import FLContext
 

@@ -128,7 +128,7 @@ class Federation:
     def round(self, only: Sequence[str] | None = None) -> Mapping[str, torch.Tensor]:
         """Run a round with all clients or some; return the global state before it."""
         before = copy.deepcopy(self.state)
-        self.aggregator.begin(self.state, self.number, list(self.clients))
+        self.aggregator.begin(self.state, self.number, list(self.clients), self.persistor.model)
         for name, client in self.clients.items():
             if only is not None and name not in only:
                 continue
