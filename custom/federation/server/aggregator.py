@@ -73,6 +73,7 @@ class ModalityAggregator(ModelAggregator):
         self._model: Mapping[str, Any] | None = None
         self._exchange: Exchange | None = None
         self._round: Round | None = None
+        self._coverage: Coverage | None = None
 
     def expect(self, identity: Identity) -> None:
         """Accept contributions of this bundle alone, unless the configuration names another."""
@@ -168,14 +169,14 @@ class ModalityAggregator(ModelAggregator):
         return {} if self._round is None else dict(self._round.refused)
 
     def aggregate_model(self) -> FLModel:
-        """Return the round's update as differences, and end the round; report its coverage.
+        """Return the round's update as differences, and end the round; `report` tells of it.
 
         Its metadata names the sites whose contributions are in it, so that a site whose was not can
         tell.
         """
         current, model = self._current, self._model
         commit: Commit = current.commit()
-        self._report(commit.coverage)
+        self._coverage = commit.coverage
         self._round = None
         return FLModel(
             ParamsType.DIFF,
@@ -205,7 +206,11 @@ class ModalityAggregator(ModelAggregator):
             )
         return self._round
 
-    def _report(self, coverage: Coverage) -> None:
+    def report(self) -> None:
+        """Report the coverage of the last round; call it once that round's state is on disk."""
+        coverage, self._coverage = self._coverage, None
+        if coverage is None:
+            return
         self.info(coverage.to_markdown())
         if self.report_dir is None:
             return

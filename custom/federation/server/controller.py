@@ -374,6 +374,7 @@ class ModalityFedAvg(FedAvg):
                 f"in {self.persistor.folder}. Make room there, and resume the job."
             )
             return None
+        self.aggregator.report()
         return model
 
     def _validate(self, model: FLModel, rounds: int) -> None:

@@ -15,11 +15,13 @@ from nvflare.apis.fl_constant import FLContextKey
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.job_def import JobMetaKey
 from nvflare.app_common.abstract.model import ModelLearnable, ModelLearnableKey
+from nvflare.app_common.app_event_type import AppEventType
 from nvflare.app_opt.pt.file_model_persistor import PTFileModelPersistor
 
 from bundle.atomic import write_text_atomically
 from bundle.training.weights import load_pretrained
 from federation.protocol.changes import MADE_WITH, check_changes, made_with
+from federation.protocol.identity import check_unchanged
 from federation.protocol.stages import check_name, installed_identity, read_stages, read_workflow
 from federation.server.checkpoint import export_model
 from federation.server.lock import FederationLock, take_lock
@@ -109,8 +111,13 @@ class BundlePersistor(PTFileModelPersistor):
         self._best_ckpt_save_path = str(self.folder / BEST)
 
     def handle_event(self, event: str, fl_ctx: FLContext) -> None:
-        """Begin and end with the job."""
+        """Begin and end with the job; end it where its code is no longer what is on disk."""
         super().handle_event(event, fl_ctx)
+        if event == AppEventType.ROUND_STARTED:
+            try:
+                check_unchanged(self.training.configs)
+            except (ValueError, OSError) as error:
+                self.system_panic(str(error), fl_ctx)
         if event == EventType.END_RUN and self._lock is not None:
             self._lock.release()
 

@@ -88,6 +88,9 @@ def test_a_refused_contribution_changes_nothing_and_the_report_says_why(
     assert aggregator.accept_model(message(contribute("A")))
     result = aggregator.aggregate_model()
     assert result.params[HEAD].tolist() == [1.0] * 4
+    # Not before the new state is on disk.
+    assert not (tmp_path / "round_0000.json").exists()
+    aggregator.report()
     report = json.loads((tmp_path / "round_0000.json").read_text(encoding="utf-8"))
     assert list(report["accepted"]) == ["A"]
     assert report["refused"]["B"] == f"'{HEAD}' holds NaN"

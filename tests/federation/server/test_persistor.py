@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from federation.protocol.stages import Stage
+from federation.server import persistor as module
 from federation.server.persistor import LAST, PRETRAINED, RESUMES, BundlePersistor
 from federation.server.round_log import read_log
 from federation.settings import VARIABLE
@@ -13,6 +14,7 @@ from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_constant import FLContextKey
 from nvflare.apis.fl_context import FLContext
 from nvflare.app_common.abstract.model import ModelLearnableKey, make_model_learnable
+from nvflare.app_common.app_event_type import AppEventType
 
 SMALL = {"filters": 4, "blocks_down": [1, 1, 1], "deep_supervision": 2, "channels_last": True}
 TRAIN = Stage("train", ["train.json", "federation.yaml"], 2, settings=SMALL).to_dict()
@@ -137,6 +139,21 @@ def test_a_second_job_of_the_federation_is_refused_and_moves_nothing(start):
     first.handle_event(EventType.END_RUN, context)
     assert second.load_model(other) is not None
     second.handle_event(EventType.END_RUN, other)
+
+
+def test_a_round_does_not_begin_where_code_has_changed_on_disk(start, monkeypatch):
+    persistor, _, context = start()
+    panics = []
+    monkeypatch.setattr(persistor, "system_panic", lambda reason, _: panics.append(reason))
+    persistor.handle_event(AppEventType.ROUND_STARTED, context)
+    assert panics == []
+
+    def changed(_):
+        raise ValueError("expected bundle/regions.py as it was when this process started")
+
+    monkeypatch.setattr(module, "check_unchanged", changed)
+    persistor.handle_event(AppEventType.ROUND_STARTED, context)
+    assert panics == ["expected bundle/regions.py as it was when this process started"]
 
 
 def test_pretraining_starts_the_part_that_it_has_trained(start):

@@ -52,6 +52,7 @@ def aggregate(state, tmp_path):
             message.meta |= {"client_name": given.site, "privacy": given.privacy}
             aggregator.accept_model(message)
         update = aggregator.aggregate_model().params
+        aggregator.report()
         return update, json.loads((tmp_path / "round_0000.json").read_text())
 
     return make

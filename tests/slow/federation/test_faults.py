@@ -81,6 +81,10 @@ class Story:
             f"round {number}",
         )
 
+    def log_of(self, job: str) -> str:
+        """Read the server's log of a finished job, as its submitter can."""
+        return self.deployment.ask("get_job_logs", job, "server")["answer"]["logs"]["server"]
+
     def state_of(self, site: str) -> Path:
         """Say where a site keeps what it has for itself."""
         return self.deployment.kits / site / "state" / "faults" / "train" / "site_state.ckpt"
@@ -194,7 +198,7 @@ def test_a_server_whose_program_was_changed_reads_nothing_of_a_site(story, quest
 
 def test_the_same_job_once_more_is_refused_and_moves_nothing(story):
     assert "COMPLETED" not in story.deployment.job_status(story.second)
-    log = (story.deployment.kits / "localhost" / story.second / "log.txt").read_text()
+    log = story.log_of(story.second)
     assert "expected that no other job runs for the federation faults, but modality_aware" in log
     assert not list(story.folder.parent.glob("*.previous*"))
     assert [e["round"] for e in story.entries() if e["committed"]] == list(range(FIRST_JOB))
@@ -205,15 +209,15 @@ def changed(story) -> str:
     """A job that would resume the federation with another voxel size: what the server says."""
     for orders in story.orders.values():
         orders.unlink(missing_ok=True)
-    settings = story.deployment.small.replace("}", ", spacing: [2.0,2.0,2.0]}")
+    settings = story.deployment.small.replace("}", ", spacing: [3.0,3.0,3.0]}")
     job = story.submit("--resume", "--rounds", str(LAST), "--settings", settings)
     story.deployment.wait_for_job(job)
     assert "COMPLETED" not in story.deployment.job_status(job)
-    return (story.deployment.kits / "localhost" / job / "log.txt").read_text()
+    return story.log_of(job)
 
 
 def test_a_resume_with_another_voxel_size_is_refused_and_the_change_is_listed(changed):
-    assert "1 change(s): spacing: [1.0, 1.0, 1.0], now [2.0, 2.0, 2.0]" in changed
+    assert "1 change(s): spacing: [2.0, 2.0, 2.0], now [3.0, 3.0, 3.0]" in changed
 
 
 @pytest.fixture(scope="module")
