@@ -142,6 +142,7 @@ class Federation:
                 self.counted.append(name)
         self.refusals |= self.aggregator.refused
         update = self.aggregator.aggregate_model().params
+        self.aggregator.report()
         self.state = {k: v + update[k] if k in update else v for k, v in self.state.items()}
         self.number += 1
         return before
