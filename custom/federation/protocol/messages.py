@@ -96,10 +96,10 @@ def read_message(message: FLModel) -> Contribution:
             "expected a message with the sender's name, which the controller notes, got none"
         )
     if message.params_type != ParamsType.DIFF or not _named(message.params):
+        kind = described(getattr(message.params_type, "value", message.params_type))
         raise ValueError(
             f"expected differences ({ParamsType.DIFF.value}) by name, got "
-            f"{described(message.params)} ({described(message.params_type)}). "
-            "Send what `to_message` makes."
+            f"{described(message.params)} of the type {kind}. Send what `to_message` makes."
         )
     if not isinstance(about, Mapping) or not _named(about.get("cases")):
         raise ValueError(

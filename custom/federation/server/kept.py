@@ -16,8 +16,8 @@ from typing import BinaryIO, NamedTuple
 import torch
 from torch import Tensor
 
-# Numbers that are read at once: half a MiB of double precision.
-PIECE = 2**16
+# Numbers that are read at once: 128 KiB of double precision for each site.
+PIECE = 2**14
 _PRIVATE_FOLDER, _PRIVATE_FILE = 0o700, 0o600
 
 

@@ -21,6 +21,7 @@ from federation.server.controller import ModalityFedAvg
 from federation.server.round_log import ROUNDS, VALIDATIONS
 from federation.server.rounds_picture import draw_rounds
 from nvflare.apis.controller_spec import Task
+from nvflare.apis.fl_constant import FLContextKey
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import ReservedHeaderKey, Shareable
 from nvflare.apis.signal import Signal
@@ -193,13 +194,14 @@ class Workflow(ModalityFedAvg):
         )
         self.persistor.save_best = self.persistor.export = lambda *_: None
         self.fl_ctx, self.abort_signal = FLContext(), Signal()
-        self.saved, self.panics = [], []
+        self.saved, self.panics, self.alive = [], [], []
 
     def load_model(self):
         return FLModel(ParamsType.FULL, dict(self.state), meta={})
 
     def save_model(self, model):
         self.saved.append(dict(model.params))
+        self.alive.append(self.fl_ctx.get_prop(FLContextKey.TASK_RESULT))
 
     def broadcast_model(self, data, task_name, targets, blocking, callback):
         props = {AppConstants.TASK_PROP_CALLBACK: callback, AppConstants.META_DATA: {}}
@@ -208,7 +210,9 @@ class Workflow(ModalityFedAvg):
             client_task = SimpleNamespace(
                 task=task, client=SimpleNamespace(name=site), result=self.answers(task_name, site)
             )
-            self._process_result(client_task, FLContext())
+            context = FLContext()
+            context.set_prop(FLContextKey.TASK_RESULT, client_task.result, True, False)
+            self._process_result(client_task, context)
 
     def get_num_standing_tasks(self):
         return 0
@@ -338,6 +342,11 @@ def test_ill_typed_scores_are_that_sites_refusal_and_nothing_else(run, place):
     assert text.count("\n- no scores from ") == len(VALUES) - len(fine)
     assert "## honest-1\n" in text
     draw_rounds([entry], folder / "rounds.png")
+
+
+def test_no_answer_is_kept_in_memory_until_the_commit(run):
+    workflow = run(lambda *_: None)
+    assert workflow.alive == [None]
 
 
 def test_regions_that_the_job_lacks_are_named(run):
