@@ -56,6 +56,11 @@ def test_a_filled_volume_is_told_once_and_not_by_its_corners_again():
     assert [suspicion.rule for suspicion in found] == ["background"]
 
 
+def test_swapped_files_are_told_once_and_not_by_the_parts_again():
+    numbers = {"agent rim": -0.3, "agent oedema": 0.0, "rim t1ce": -1.0, "oedema t1ce": 1.0}
+    assert [suspicion.rule for suspicion in judge("A", numbers)] == ["agent_in_rim"]
+
+
 def test_a_label_that_is_one_voxel_off_passes():
     assert judge("A", {"label shift": 1.4, "label fit": 0.1}) == []
 
