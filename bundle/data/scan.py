@@ -43,7 +43,7 @@ def scan(
             leave testing empty. None = everything into training. A case without label goes to
             testing in any case.
         seed: of the split.
-        check: "voxels" = read every file, about half a second a case; "headers" = voxel grids only;
+        check: "voxels" = read every file, about two seconds a case; "headers" = voxel grids only;
             "none" = names only.
 
     Returns:
