@@ -32,7 +32,7 @@ from bundle.data.check_cases import (
     repeats,
 )
 from bundle.data.filenames import file_endings, split_name, survey
-from bundle.data.plausibility.rules import count_by_rule
+from bundle.data.plausibility.judge import count_by_rule
 from bundle.modalities import check_known
 from bundle.regions import Regions, known_labels
 

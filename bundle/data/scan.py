@@ -15,7 +15,7 @@ from bundle.data.check_cases import CheckMemo, Checks, all_suspicions, check_cas
 from bundle.data.datalist import SECTIONS, labelled, patient_of, shared_patients, write_datalist
 from bundle.data.filenames import survey
 from bundle.data.labels import BRATS_ALIASES
-from bundle.data.plausibility.rules import count_by_rule
+from bundle.data.plausibility.judge import count_by_rule
 from bundle.data.volumes import Grid
 from bundle.modalities import BRATS_MODALITIES, check_modalities
 from bundle.regions import BRATS_REGIONS, Regions, check_regions, known_labels
