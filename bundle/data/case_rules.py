@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from bundle.data.labels import LabelMap, read_labels
+from bundle.data.plausibility.judge import Suspicion, judge
 from bundle.data.plausibility.measure import CaseMeter, Measured, voxel_numbers
-from bundle.data.plausibility.rules import Suspicion, judge
 from bundle.data.volumes import (
     CaseError,
     Grid,

@@ -16,9 +16,9 @@ from tqdm import tqdm
 
 from bundle.atomic import write_text_atomically
 from bundle.data.case_rules import Finding, check_case
+from bundle.data.plausibility.judge import Suspicion
 from bundle.data.plausibility.measure import Measured
 from bundle.data.plausibility.repeats import repeated_scans
-from bundle.data.plausibility.rules import Suspicion
 from bundle.data.volumes import CaseError
 from bundle.regions import Regions
 

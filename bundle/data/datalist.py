@@ -32,7 +32,7 @@ from bundle.data.check_cases import (
     repeats,
 )
 from bundle.data.filenames import file_endings, split_name, survey
-from bundle.data.plausibility.rules import count_by_rule
+from bundle.data.plausibility.judge import count_by_rule
 from bundle.modalities import check_known
 from bundle.regions import Regions, known_labels
 
@@ -112,7 +112,7 @@ def read_datalist(
         modalities: the vocabulary.
         regions: the region table, whose label values are the known ones.
         aliases: other label values and how to read them, e.g. {3: 4}; None = none.
-        check: "voxels" reads every file (about half a second a case, remembered in `memo`),
+        check: "voxels" reads every file (about two seconds a case, remembered in `memo`),
             "headers" only compares the voxel grids, "none" only looks whether the files exist.
         memo: a JSON file that remembers good cases by path, size and modification time.
         on_bad: "raise" refuses the datalist; "drop" logs the bad cases and leaves them out.

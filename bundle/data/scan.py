@@ -15,7 +15,7 @@ from bundle.data.check_cases import CheckMemo, Checks, all_suspicions, check_cas
 from bundle.data.datalist import SECTIONS, labelled, patient_of, shared_patients, write_datalist
 from bundle.data.filenames import survey
 from bundle.data.labels import BRATS_ALIASES
-from bundle.data.plausibility.rules import count_by_rule
+from bundle.data.plausibility.judge import count_by_rule
 from bundle.data.volumes import Grid
 from bundle.modalities import BRATS_MODALITIES, check_modalities
 from bundle.regions import BRATS_REGIONS, Regions, check_regions, known_labels
@@ -43,7 +43,7 @@ def scan(
             leave testing empty. None = everything into training. A case without label goes to
             testing in any case.
         seed: of the split.
-        check: "voxels" = read every file, about half a second a case; "headers" = voxel grids only;
+        check: "voxels" = read every file, about two seconds a case; "headers" = voxel grids only;
             "none" = names only.
 
     Returns:

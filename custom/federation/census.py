@@ -29,7 +29,7 @@ from bundle.data.census import QUARTILES, modality_counts, quartile_table, quart
 from bundle.data.check_cases import CheckMemo, Checks, all_suspicions, check_cases
 from bundle.data.datalist import SECTIONS, load_datalist
 from bundle.data.labels import BRATS_ALIASES
-from bundle.data.plausibility.rules import count_by_rule
+from bundle.data.plausibility.judge import count_by_rule
 from bundle.modalities import BRATS_MODALITIES
 from bundle.regions import BRATS_REGIONS, Regions, known_labels
 from federation.rules import job_name

@@ -49,7 +49,7 @@ def tissue_numbers(volumes: Volumes, parts: np.ndarray | None) -> dict[str, floa
     numbers = _shells(scaled, brain)
     t1 = scaled.get("t1", scaled.get("t1ce"))
     if t1 is not None:
-        fluid = healthy & (t1 < np.quantile(t1[healthy], _FLUID_SHARE))
+        fluid = healthy & (t1 <= np.quantile(t1[healthy], _FLUID_SHARE))
         numbers |= {
             f"fluid {name}": float(np.median(scaled[name][fluid]))
             for name in ("t2", "flair")

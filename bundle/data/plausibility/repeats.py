@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from bundle.data.plausibility.rules import Suspicion
+from bundle.data.plausibility.judge import Suspicion
 
 
 def repeated_scans(

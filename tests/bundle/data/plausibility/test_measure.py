@@ -6,8 +6,8 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
+from bundle.data.plausibility.judge import judge
 from bundle.data.plausibility.measure import CaseMeter, Measured, voxel_numbers
-from bundle.data.plausibility.rules import judge
 from bundle.data.volumes import Grid
 from bundle.regions import BRATS_REGIONS
 
