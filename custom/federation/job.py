@@ -23,7 +23,6 @@ from federation.site.executor import BundleTrainer
 _REQUEST_INTERVAL = 0.1
 # Packages that every participant has installed, so that jobs carry no code.
 _INSTALLED = ["bundle", "federation"]
-# The file in which a site counts its private releases, in its own folder.
 
 
 @dataclass(frozen=True)

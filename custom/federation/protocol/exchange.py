@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from bundle.modalities import check_known, check_modalities
+from federation.protocol.patterns import check_patterns
 
 
 class Kind(str, Enum):
@@ -68,8 +69,8 @@ class ExchangeRules:
             subtract that sum once for every site.
 
     Raises:
-        ValueError: a modality pattern without `{index}` and `{name}`, a pattern that is no regular
-            expression, or a negative axis.
+        ValueError: a modality pattern without `{index}` and `{name}`, a negative axis, or as in
+            `federation.protocol.patterns`.
 
     Source: design.md sections 5 and 6; the blocks along an axis and the recounted sums are ours.
     """
@@ -93,14 +94,7 @@ class ExchangeRules:
         for pattern, axis in self.modality_axes.items():
             if axis < 0:
                 raise ValueError(f"modality_axes: expected an axis from 0, got {pattern!r}: {axis}")
-        for pattern in self._patterns():
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise ValueError(
-                    f"expected a regular expression, got {pattern!r} ({error}). Correct it in the "
-                    "job's configuration."
-                ) from error
+        check_patterns(self._patterns(), "exchange")
 
     def of_modality(self, pattern: str, index: int) -> str:
         """Write a modality pattern out for the modality of this index."""
@@ -114,7 +108,8 @@ class ExchangeRules:
         yield from self.additive_statistics
         yield from self.modality_axes
         for pattern in self.modality_parameters:
-            yield self.of_modality(pattern, 0)
+            # Without the look-ahead of `of_modality`, which is ours.
+            yield pattern.replace("{index}", "0").replace("{name}", "t1")
 
 
 class Exchange:

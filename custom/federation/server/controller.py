@@ -34,14 +34,14 @@ from federation.protocol.messages import (
 from federation.protocol.scoring import Sums, read_sums, standing
 from federation.protocol.site_text import LONGEST_NAME, LONGEST_REASON, one_line, reason_of
 from federation.protocol.stages import check_name, installed_identity
-from federation.server.aggregator import ModalityAggregator
+from federation.server.aggregator import ACCEPTED_SITES, KEPT, ModalityAggregator
 from federation.server.quorum import Attendance, Quorum
 from federation.server.round_log import RoundLog
 from federation.server.states import FOLDER
 
 BEST_SCORE = "best_score"
 # What is at the server for the next job alone.
-_NOT_HANDED_OUT = ("*.previous*", "*.damaged*", FOLDER)
+_NOT_HANDED_OUT = ("*.previous*", "*.damaged*", FOLDER, KEPT)
 
 
 class ModalityFedAvg(FedAvg):
@@ -352,6 +352,8 @@ class ModalityFedAvg(FedAvg):
         with self._lock:
             accepted = self.aggregator.accepted
             result = self._get_aggregated_result()
+        # One whose kept contribution was damaged meanwhile is not in it.
+        accepted = {site: accepted[site] for site in result.meta[ACCEPTED_SITES]}
         for site, given in accepted.items():
             for name, cases in given.cases.items():
                 if cases:

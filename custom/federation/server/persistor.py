@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import shutil
 import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from bundle.training.weights import load_pretrained
 from federation.protocol.changes import MADE_WITH, check_changes, made_with
 from federation.protocol.identity import check_unchanged
 from federation.protocol.stages import check_name, installed_identity, read_stages, read_workflow
+from federation.server.aggregator import KEPT
 from federation.server.checkpoint import export_model
 from federation.server.lock import FederationLock, take_lock
 from federation.server.states import LAST, Found, States, set_aside_stage
@@ -160,6 +162,8 @@ class BundlePersistor(PTFileModelPersistor):
             )
         if self.resume:
             logger.info(f"found no {self.folder / LAST}: the federation starts at round 0")
+        # What a server that was killed had taken of its last round is nobody's state.
+        shutil.rmtree(self.folder / KEPT, ignore_errors=True)
         kept = set_aside_stage(self.folder)
         if kept is not None:
             logger.info(f"kept what an earlier federation of this name left, as {kept.name}")
