@@ -8,7 +8,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from types import TracebackType
 
-__version__ = "0.4.0"
+__version__ = "0.5.0"
 
 ROOT = str(Path(__file__).resolve().parent.parent)
 

@@ -57,6 +57,7 @@ RUN_BY = {
     "make federation": f"{SLOW}/federation/test_simulator.py::finished",
     "make jobs": "tests/jobs/test_define.py::test_a_folder_is_byte_for_byte_what_the_definition",
     "python -m federation.simulate": f"{SLOW}/federation/test_simulator.py::finished",
+    "python -m federation.server.memory_bench": "tests/federation/server/test_memory_bench.py::",
     "python -m federation.kit": "tests/federation/test_kit.py::test_",
     "python -m federation.export": "tests/federation/test_export.py::test_",
     "python jobs/define.py": "tests/jobs/test_define.py::test_the_method_rounds_and_epochs_are",

@@ -5,6 +5,7 @@ Four sites that own different modalities, NVFlare's simulator, the tables and a 
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -34,7 +35,8 @@ from federation.server.round_log import ROUNDS, VALIDATIONS, read_log
 from federation.server.rounds_picture import draw_rounds
 from federation.settings import VARIABLE
 
-SITES = "site-1:t1+t1ce+t2+flair;site-2:t1ce+flair;site-3:t1+t2;site-4:t2"
+# What site after site owns where only their number is given.
+_OWNED = ("t1+t1ce+t2+flair", "t1ce+flair", "t1+t2", "t2")
 CASES = {"training": 24, "validation": 12, "testing": 8}
 # The configs of the universal model's two stages.
 TRAINING = ("train.json", "federation.yaml", "benchmark.yaml")
@@ -51,6 +53,15 @@ _OWN_BANK = {
     "exchange#private_parameters": [r"^distribution\.bank\."],
 }
 _MEBIBYTE = 2**20
+
+
+def named_sites(count: int) -> str:
+    """Write the plan of so many sites, which own what the four of the demonstration do, in turn."""
+    owned = itertools.cycle(_OWNED)
+    return ";".join(f"site-{number}:{next(owned)}" for number in range(1, count + 1))
+
+
+SITES = named_sites(len(_OWNED))
 
 
 def demo_plan(
@@ -248,7 +259,7 @@ def simulate(
     rounds: int = 20,
     local_epochs: int = 1,
     pretrain_rounds: int = 6,
-    sites: str = SITES,
+    sites: str | int = SITES,
     size: int = 48,
     seed: int = 0,
     datalist: str | None = None,
@@ -269,7 +280,8 @@ def simulate(
         local_epochs: passes of ten steps at each site and round of the training.
         pretrain_rounds: of the masked pre-training before it, the first of which only adds up the
             sites' statistics; 0 = none.
-        sites: their names and modalities, as `python -m bundle partition --plan` takes them.
+        sites: their names and modalities, as `python -m bundle partition --plan` takes them; or how
+            many, which own what the four of the demonstration do, in turn.
         size: edge of the phantom's cube, voxels.
         seed: of the phantom and of who gets which case.
         datalist: cases to share out instead of the phantom's.
@@ -292,6 +304,7 @@ def simulate(
         raise ValueError(f"how: expected together where there is no --record, got {how!r}")
     if threads is not None and threads < 1:
         raise ValueError(f"threads: expected at least 1, got {threads}")
+    sites = named_sites(sites) if isinstance(sites, int) else sites
     names = prepare_sites(
         folder, sites, CASES, size, seed, None if datalist is None else str(datalist)
     )

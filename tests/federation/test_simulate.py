@@ -153,3 +153,14 @@ def test_sites_that_take_turns_have_as_much_time(tmp_path, monkeypatch):
     assert waits[1] == 3 * waits[0]
     with pytest.raises(ValueError, match="threads: expected at least 1, got 0"):
         simulate(str(tmp_path), threads=0)
+
+
+def test_a_number_of_sites_is_enough(tmp_path, monkeypatch):
+    plans = []
+    monkeypatch.setattr(module, "prepare_sites", lambda _, plan, *rest: plans.append(plan) or ["a"])
+    monkeypatch.setattr(module, "report", lambda *_: None)
+    simulate(str(tmp_path), sites=5)
+    assert plans == [
+        "site-1:t1+t1ce+t2+flair;site-2:t1ce+flair;site-3:t1+t2;site-4:t2;site-5:t1+t1ce+t2+flair"
+    ]
+    assert plans[0].rpartition(";")[0] == module.SITES

@@ -20,6 +20,7 @@ from federation.filters.accountant import Accountant, Cap
 from federation.filters.half_precision import HALVED
 from federation.protocol.message_values import alike, as_state
 from federation.protocol.messages import PRIVACY
+from federation.protocol.patterns import check_patterns
 from federation.settings import Site, find_site
 
 # What a site has spent of its privacy, in all jobs together.
@@ -153,6 +154,7 @@ class GaussianPrivacy(DXOFilter):
                 "train without privacy, leave this filter out."
             )
         self.clip_norm, self.noise_multiplier, self.delta = clip_norm, noise_multiplier, delta
+        check_patterns(refused, "refused")
         self.refused = refused
 
     def process_dxo(self, dxo: DXO, shareable: Shareable, fl_ctx: FLContext) -> DXO:
