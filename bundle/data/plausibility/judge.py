@@ -102,11 +102,7 @@ def _by_modality(numbers: Numbers) -> Iterator[tuple[str, float, str]]:
 def _differences(numbers: Numbers) -> Iterator[tuple[str, float, str]]:
     if {"fluid t2", "fluid flair"} <= set(numbers):
         yield "t2_flair", numbers["fluid t2"] - numbers["fluid flair"], ""
-    # Where t1 and t1ce are swapped, so is the order of the parts: told once.
-    swapped = is_odd("agent_in_rim", numbers.get(f"agent {RIM}", 0.0))
     for rule, part in (("agent_elsewhere", "agent {}"), ("rim_dark", "{} t1ce")):
-        if swapped:
-            break
         others = [part.format(other) for other in (NECROSIS, OEDEMA)]
         found = [numbers[name] for name in others if name in numbers]
         if found and part.format(RIM) in numbers:

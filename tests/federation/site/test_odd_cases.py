@@ -39,4 +39,5 @@ def test_a_site_logs_the_case_and_the_number_and_trains_with_it(training, caplog
 
 def test_the_counts_have_no_names(training):
     flagged = training.parser.get_parsed_content("datalist").flagged
-    assert flagged == {"agent_in_rim": 1}
+    assert flagged["agent_in_rim"] == 1
+    assert "Phantom" not in json.dumps(flagged)

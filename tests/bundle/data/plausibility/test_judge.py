@@ -51,9 +51,9 @@ def test_a_filled_volume_is_told_once_and_not_by_its_corners_again():
     assert [suspicion.rule for suspicion in found] == ["background"]
 
 
-def test_swapped_files_are_told_once_and_not_by_the_parts_again():
-    numbers = {"agent rim": -0.3, "agent oedema": 0.0, "rim t1ce": -1.0, "oedema t1ce": 1.0}
-    assert [suspicion.rule for suspicion in judge("A", numbers)] == ["agent_in_rim"]
+def test_a_dark_rim_may_be_swapped_files_or_swapped_values_and_both_are_told():
+    numbers = {"agent rim": -0.2, "agent necrosis": 0.3}
+    assert [found.rule for found in judge("A", numbers)] == ["agent_in_rim", "agent_elsewhere"]
 
 
 def test_a_label_that_is_one_voxel_off_passes():
