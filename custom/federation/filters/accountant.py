@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from filelock import FileLock
 from scipy.optimize import brentq
 from scipy.special import erfcx
 from scipy.stats import norm
@@ -123,15 +122,10 @@ class Accountant:
             return
         make_folder(self.record.parent, private=True)
         # A file of its own: the account's is replaced at each release, and its lock with it.
-        lock = self.record.with_name(f"{self.record.name}.lock")
-        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        with FileLock(str(self.record.with_name(f"{self.record.name}.lock")), mode=0o600):
             if self.record.exists():
                 self._load(self.record)
             yield
-        finally:
-            os.close(handle)
 
     def epsilon(self) -> float:
         """Return epsilon of all releases so far; infinite after one without noise."""

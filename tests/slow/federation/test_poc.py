@@ -17,7 +17,7 @@ from federation.simulate import prepare_sites
 
 import bundle
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(1200)]
 
 ROOT = Path(bundle.ROOT)
 PORTS = (8002, 8003)  # NVFlare's own in POC mode
