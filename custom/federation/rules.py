@@ -31,6 +31,8 @@ class Rules:
         most_epsilon: epsilon that all jobs together may reach; it implies `require_private`. None =
             any.
         delta: the delta of `most_epsilon`, whatever delta a job reports.
+        least_noise: where noise is required, the smallest noise_multiplier of `GaussianPrivacy`.
+            With 1, one release comes to an epsilon of 4.4 at a delta of 1e-5.
         least_cases: training cases below which the site joins nothing.
         least_cases_statistics: cases below which a sum or a count does not leave the site. Those
             that have the same modalities must be so many: sums for each pair of modalities can be
@@ -46,6 +48,7 @@ class Rules:
     require_private: bool = False
     most_epsilon: float | None = None
     delta: float = 1e-5
+    least_noise: float = 1.0
     least_cases: int = 1
     least_cases_statistics: int = FEW
     least_cases_scores: int = 1
@@ -64,6 +67,15 @@ class Rules:
     def least_summed(self) -> int:
         """How many cases a sum of pre-training must be over."""
         return 1 if self.statistics_of_few else self.least_cases_statistics
+
+    def check_noise(self, noise_multiplier: float) -> None:
+        """Refuse a training with less noise than the site asks for, where it asks for any.
+
+        Raises:
+            ValueError: so it is.
+        """
+        if self.needs_private and not noise_multiplier >= self.least_noise:
+            raise ValueError("the site asks for more noise than the job brings")
 
     def check_names(self, job: str | None, federation: str, methods: Iterable[str]) -> None:
         """Refuse what the site does not take part in.
@@ -203,6 +215,13 @@ def _delta(value: Any) -> float:
     return number
 
 
+def _noise(value: Any) -> float:
+    number = _number(value)
+    if not 0 < number < math.inf:
+        raise ValueError
+    return number
+
+
 def _number(value: Any) -> float:
     if isinstance(value, bool):
         raise TypeError
@@ -231,5 +250,6 @@ _KINDS = (
     ),
     (("most_epsilon",), "a number above 0, or null", _epsilon),
     (("delta",), "a number between 0 and 1", _delta),
+    (("least_noise",), "a number above 0", _noise),
     (("jobs", "federations", "methods"), "a list of names, or null", _names),
 )

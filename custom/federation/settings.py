@@ -52,6 +52,14 @@ class Site:
     state_dir: Path | None = None
     rules: Rules = field(default_factory=Rules)
 
+    @property
+    def datalist(self) -> Path | None:
+        """The file of its cases, by the rule of the configs; None = its settings do not say."""
+        if self.ids.get("datalist_file"):
+            return Path(self.ids["datalist_file"])
+        folder = self.ids.get("dataset_dir")
+        return Path(folder) / "datalist.json" if folder else None
+
 
 def find_site(name: str, start: str | Path = ".") -> Site:
     """Find and read the settings of a participant.

@@ -97,7 +97,7 @@ def test_rules_stay_when_a_site_is_prepared_again_and_null_takes_one_away(tmp_pa
     prepare(str(kit), least_cases=10, num_workers=2)
     site = find_site("site-1", kit)
     assert site.rules == Rules(require_private=True, jobs=("private",), least_cases=10)
-    assert site.ids == {"num_workers": 2}
+    assert site.ids == {"num_workers": 2, "device": "cpu"}
     prepare(str(kit), jobs="null")
     assert find_site("site-1", kit).rules == Rules(require_private=True, least_cases=10)
 
@@ -117,3 +117,29 @@ def test_a_wrong_rule_changes_nothing(tmp_path):
 def test_what_is_no_participant_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="expected a participant's folder"):
         prepare(str(tmp_path))
+
+
+def test_who_is_prepared_again_keeps_where_state_and_account_are(tmp_path, monkeypatch):
+    kit = make(tmp_path / "site-1")
+    # Written by hand: paths are relative to the file.
+    (kit / "local" / "patchwork.yaml").write_text(
+        "state_dir: ../own\ndevice: cpu\ncache_dir: null\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    prepare(str(kit), most_epsilon=8)
+    site = find_site("site-1", kit)
+    assert site.state_dir.resolve() == kit / "own"
+    assert site.ids == {"device": "cpu", "cache_dir": None}
+    prepare(str(kit), state_dir=str(tmp_path / "other"))
+    assert find_site("site-1", kit).state_dir == tmp_path / "other"
+    assert find_site("site-1", kit).rules == Rules(most_epsilon=8)
+
+
+def test_a_server_that_is_prepared_again_keeps_its_jobs_where_they_are(tmp_path):
+    kit = make(tmp_path / "localhost", server=True)
+    default = {"components": [{"id": "job_manager", "args": {"uri_root": "/tmp/x"}}]}
+    (kit / "local" / "resources.json.default").write_text(json.dumps(default))
+    for options in ({"job_store": str(tmp_path / "store")}, {}):
+        prepare(str(kit), **options)
+        resources = json.loads((kit / "local" / "resources.json").read_text())
+        assert resources["components"][0]["args"]["uri_root"] == str(tmp_path / "store" / "jobs")

@@ -143,3 +143,23 @@ def test_a_cap_asks_for_noise():
     assert not Rules().needs_private
     assert Rules(require_private=True).needs_private
     assert Rules(most_epsilon=3.0).needs_private
+
+
+@pytest.mark.parametrize(
+    ("rules", "noise", "enough"),
+    [
+        (Rules(require_private=True), 1.0, True),
+        (Rules(require_private=True), 0.99, False),
+        # Noise in name alone.
+        (Rules(most_epsilon=1e300), 1e-12, False),
+        (Rules(require_private=True, least_noise=3.0), 2.0, False),
+        (Rules(require_private=True), math.nan, False),
+        (Rules(), 1e-12, True),
+    ],
+)
+def test_a_site_that_asks_for_noise_says_how_much(rules, noise, enough):
+    if enough:
+        rules.check_noise(noise)
+    else:
+        with pytest.raises(ValueError, match="^the site asks for more noise than the job brings$"):
+            rules.check_noise(noise)

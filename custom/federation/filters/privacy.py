@@ -167,6 +167,7 @@ class GaussianPrivacy(DXOFilter):
         update = as_state(dxo.data, "the update")
         self._check(update, dxo)
         site = site_of(fl_ctx)
+        site.rules.check_noise(self.noise_multiplier)
         accountant = accountant_of(site, self.delta)
         clipped = clip(update, self.clip_norm)
         accountant.spend(self.noise_multiplier, cap_of(site))
@@ -191,8 +192,10 @@ class GaussianPrivacy(DXOFilter):
         """Refuse a task whose result this filter would refuse to send, before it is worked at.
 
         Raises:
-            ValueError: the site has no account, or its cap leaves no room for one more release.
+            ValueError: the site has no account, asks for more noise, or its cap leaves no room for
+                one more release.
         """
+        site.rules.check_noise(self.noise_multiplier)
         accountant_of(site, self.delta).check(self.noise_multiplier, cap_of(site))
 
     def _check(self, update: Mapping[str, Tensor], dxo: DXO) -> None:

@@ -15,6 +15,7 @@ MADE_WITH = "made_with"
 _MATTERING = (
     *("modalities", "regions", "label_aliases", "spacing", "network_def", "method", "exchange"),
 )
+_UNSAID = "the state does not say what it was made with: it is of a version before 0.5"
 _PLAIN = (bool, int, float, str, type(None))
 
 
@@ -79,9 +80,7 @@ def check_changes(
         ChangesRefused: there are changes, and they are not accepted; it lists them.
         ValueError: as in `changes`.
     """
-    if before is None:
-        return ["the state does not say what it was made with: it is of a version before 0.5"]
-    found = changes(before, now)
+    found = [_UNSAID] if before is None else changes(before, now)
     if found and not (accepted and allowed):
         way_out = (
             "write the job with --accept_changes to take them; that is written down"

@@ -129,9 +129,9 @@ class Client:
 
     def _datalist(self) -> Any:
         """Read the site's datalist as it is; None = there is none, or it cannot be read."""
-        path = self.site.ids.get("datalist_file")
+        path = self.site.datalist
         try:
-            return json.loads(Path(path).read_text(encoding="utf-8")) if path else None
+            return json.loads(path.read_text(encoding="utf-8")) if path else None
         except (OSError, ValueError):
             return None
 
@@ -140,7 +140,7 @@ class Client:
         return root / self.federation / stage.task
 
     def _train(self, stage: Stage, message: FLModel) -> FLModel:
-        started, number = time.monotonic(), message.current_round or 0
+        started, number = time.monotonic(), _round_of(stage, message)
         training = self._open(stage, message)
         received = as_state(message.params, "the global model")
         training.load_global(received)
@@ -190,14 +190,27 @@ class Client:
         return FLModel(metrics={"dice": dice, "peak_memory_mib": peak_memory_mib()})
 
     def _names(self) -> Collection[str] | None:
-        """List what the site's datalist calls its patients; None = it cannot be read."""
-        if not self.site.ids.get("datalist_file"):
-            return ()
+        """List what the site's datalist calls its patients; None = nobody knows."""
         content = self._datalist()
         try:
             return None if content is None else identifiers(content)
         except (ValueError, AttributeError):
             return None
+
+
+def _round_of(stage: Stage, message: FLModel) -> int:
+    """Tell the round; what the server says is a number of the job, or nothing is worked at.
+
+    Raises:
+        ValueError: it is none.
+    """
+    number = 0 if message.current_round is None else message.current_round
+    if type(number) is not int or not 0 <= number < max(1, stage.rounds):
+        raise ValueError(
+            f"expected one of the {stage.rounds} rounds of the stage {stage.task}, counted from 0, "
+            f"got {number!r:.50}"
+        )
+    return number
 
 
 def _run(message: FLModel) -> str:

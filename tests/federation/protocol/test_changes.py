@@ -76,9 +76,13 @@ def test_who_takes_no_changes_is_not_persuaded_by_a_job():
     assert check_changes(described(), described(), accepted=True, allowed=False) == []
 
 
-def test_a_state_of_before_says_nothing_and_goes_on_with_a_word():
-    (line,) = check_changes(None, described(), accepted=False)
-    assert "does not say what it was made with" in line
+def test_a_state_that_says_nothing_is_a_change_too():
+    with pytest.raises(ChangesRefused, match=r"does not say what it was made with.*accept_changes"):
+        check_changes(None, described(), accepted=False)
+    with pytest.raises(ChangesRefused, match="this site takes no changes"):
+        check_changes(None, described(), accepted=True, allowed=False)
+    (line,) = check_changes(None, described(), accepted=True)
+    assert "a version before 0.5" in line
 
 
 @pytest.mark.parametrize("broken", [{}, {"settings": 1, "identity": {}}, {"settings": {}}, [1], 3])

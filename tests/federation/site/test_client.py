@@ -396,6 +396,24 @@ def test_code_that_has_changed_on_disk_is_refused_with_its_name(client, sent, bu
     assert built == []
 
 
+@pytest.mark.parametrize("number", [-1, 5, 10**15, True, 1.0, "1"])
+def test_a_round_that_the_job_does_not_have_is_not_worked_at(client, sent, built, number):
+    message = sent(1)
+    message.current_round = number
+    assert "expected one of the 5 rounds of the stage train" in read_refusal(
+        client.answer("train", message)
+    )
+    assert built == []
+
+
+def test_a_folder_of_data_names_the_patients_too(client, sent, monkeypatch, tmp_path):
+    (tmp_path / "datalist.json").write_bytes((tmp_path / "list.json").read_bytes())
+    site = dataclasses.replace(client.site, ids={"dataset_dir": str(tmp_path)})
+    monkeypatch.setattr(Training, "error", FloatingPointError("NaN in cases ['Miller-77']"))
+    answer = Client(site, "fed", STAGES).answer("train", sent(1, FILLED))
+    assert read_refusal(answer) == "FloatingPointError. The site's own log says more."
+
+
 def test_a_task_that_the_job_does_not_have_is_refused(client, sent):
     assert "expected one of the tasks ['validate', 'train'], got 'dance'" in read_refusal(
         client.answer("dance", sent())

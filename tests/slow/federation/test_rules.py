@@ -12,8 +12,8 @@ from federation.server.round_log import ROUNDS, read_log
 pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(1200)]
 
 SITES = {"site-1": "t1+t1ce+t2+flair", "site-2": "t2"}
-# One release of the job `private` comes to 4.38, two to 6.6.
-CAP = 5
+# One release of the job `private` comes to 1.99, two to 2.94.
+CAP = 2.5
 
 
 @pytest.fixture(scope="module")
