@@ -178,7 +178,7 @@ FAULTS: Mapping[str, Fault] = {
     "head with noise": Fault(keep_head, ("background", "corners")),
     "head without noise": Fault(keep_scalp, ("background", "corners")),
     "spacing times ten": Fault(scale_spacing(10), ("voxel_large", "head_large")),
-    "spacing by ten": Fault(scale_spacing(0.1), ("voxel_small", "head_small")),
+    "spacing divided by ten": Fault(scale_spacing(0.1), ("voxel_small", "head_small")),
     "one file twice": Fault(copy_image, ("same_file",), least=2),
     "same patient twice": Fault(copy_case, ("same_scan",)),
 }

@@ -161,5 +161,5 @@ def test_a_site_that_asks_for_noise_says_how_much(rules, noise, enough):
     if enough:
         rules.check_noise(noise)
     else:
-        with pytest.raises(ValueError, match="^the site asks for more noise than the job brings$"):
+        with pytest.raises(ValueError, match=r"^the site asks for more noise than the job brings$"):
             rules.check_noise(noise)

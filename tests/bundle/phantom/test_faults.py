@@ -73,7 +73,7 @@ def test_one_modality_is_mirrored(case, rng):
 
 @pytest.mark.parametrize("factor", [10, 0.1])
 def test_the_spacing_is_scaled(case, rng, factor):
-    name = "spacing times ten" if factor == 10 else "spacing by ten"
+    name = "spacing times ten" if factor == 10 else "spacing divided by ten"
     assert FAULTS[name].plant(rng, case).spacing_mm == pytest.approx([factor, factor, 2 * factor])
 
 
