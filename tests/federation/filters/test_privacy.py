@@ -7,6 +7,7 @@ from federation.filters.accountant import Accountant
 from federation.filters.half_precision import HALVED, FullPrecision, HalfPrecision
 from federation.filters.privacy import GaussianPrivacy, clip, gaussian_noise, new_key
 from federation.protocol.messages import PRIVACY
+from federation.settings import find_site
 from nvflare.apis.dxo import DXO, DataKind, from_shareable
 from nvflare.apis.fl_constant import ReservedKey
 from nvflare.apis.fl_context import FLContext
@@ -193,3 +194,13 @@ def test_a_release_beyond_the_sites_cap_is_not_sent_and_not_counted(tmp_path, st
     with pytest.raises(ValueError, match="the site's cap on epsilon leaves no room for another"):
         filtered(privacy, {"a": torch.ones(3)})
     assert (state_dir / "privacy_account.json").read_bytes() == before
+
+
+def test_noise_in_name_alone_is_not_sent_where_noise_is_required(tmp_path, state_dir):
+    (tmp_path / "site.yaml").write_text("state_dir: state\nrules: {require_private: true}\n")
+    privacy = GaussianPrivacy(1.0, 1e-12)
+    with pytest.raises(ValueError, match="the site asks for more noise than the job brings"):
+        filtered(privacy, {"a": torch.ones(3)})
+    with pytest.raises(ValueError, match="the site asks for more noise than the job brings"):
+        privacy.check_affordable(find_site("A"))
+    assert not state_dir.exists()
