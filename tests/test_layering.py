@@ -51,7 +51,9 @@ ALLOWED: dict[str, set[str]] = {
         *("bundle.data", "bundle.training"),
     },
     "federation.server": {"federation.protocol", "federation.settings", "bundle.training"},
-    "federation.census": {"federation.rules", "federation.settings", "bundle.data"},
+    "federation.census": {
+        *("federation.protocol", "federation.rules", "federation.settings", "bundle.data"),
+    },
     "federation.kit": {"federation.policy", "federation.rules", "federation.settings"},
     "federation.export": {"federation.protocol", "federation.server"},
     "federation.job": {

@@ -28,16 +28,17 @@ from bundle.data.case_rules import Finding
 from bundle.data.census import QUARTILES, modality_counts, quartile_table, quartiles, table
 from bundle.data.check_cases import CheckMemo, Checks, all_suspicions, check_cases
 from bundle.data.datalist import SECTIONS, load_datalist
-from bundle.data.labels import BRATS_ALIASES
 from bundle.data.plausibility.judge import count_by_rule
-from bundle.modalities import BRATS_MODALITIES
-from bundle.regions import BRATS_REGIONS, Regions, known_labels
+from bundle.regions import known_labels
+from federation.protocol.identity import CONFIGS, check_unchanged
 from federation.rules import job_name
 from federation.settings import Site, find_site
 
 CASES = "cases"
 # A few people can be recognised by what they have in common. A job may ask for more, not for less.
 MIN_COUNT = 5
+# Where the site's installation says which modalities, regions and label values there are.
+CONFIG = "train.json"
 # In the job's folder at the server.
 OUTPUT = "census.json"
 _WHOLE = "Global"
@@ -54,33 +55,41 @@ class ModalityCensus(Statistics):
     (all of them), "NAME intensity" (a case's median in the brain), "REGION ml" (a case's volume,
     if it has any), and "odd RULE" (cases that a rule of `bundle.data.plausibility` warns of).
 
+    Modalities, regions and label values are those of the installed `CONFIG`. A job that chose them
+    would choose which cases are bad, and two such jobs would differ by one case.
+
+    A count leaves the site as 0 where fewer than `min_count` cases are behind it, and where it is
+    short by 1 to `min_count` - 1 of a count that includes it: of 20 cases, 19 with FLAIR would tell
+    of one patient without.
+
     Args:
-        modalities: the vocabulary.
-        min_count: fewer cases leave the site as 0, and no quartiles; at least 5, whatever is asked.
-            (NVFlare's own MinCountCleanser does not change counts.)
-        regions: the region table, as in the configs.
-        aliases: other label values and how to read them; keys may be text, as JSON has them.
+        min_count: see above; at least 5, whatever is asked. No quartiles leave where the count is
+            0. (NVFlare's own MinCountCleanser does not change counts.)
     """
 
-    _always_serialize_args = ("modalities", "min_count", "regions", "aliases")
+    _always_serialize_args = ("min_count",)
 
-    def __init__(
-        self,
-        modalities: Sequence[str] = BRATS_MODALITIES,
-        min_count: int = MIN_COUNT,
-        regions: Regions = BRATS_REGIONS,
-        aliases: Mapping[Any, int] = BRATS_ALIASES,
-    ) -> None:
+    def __init__(self, min_count: int = MIN_COUNT) -> None:
         super().__init__()
-        self.modalities = list(modalities)
         self.min_count = max(MIN_COUNT, int(min_count))
-        self.regions = {name: tuple(values) for name, values in regions.items()}
-        self.aliases = {int(source): int(target) for source, target in aliases.items()}
+        self.modalities: list[str] = []
+        self.regions: dict[str, tuple[int, ...]] = {}
+        self.aliases: dict[int, int] = {}
         self.datalist: Mapping[str, Any] = {}
         self.site = Site("unknown", {})
 
     def initialize(self, fl_ctx: FLContext) -> None:
-        """Read the site's datalist; the files that it names are read once they are asked for."""
+        """Read the site's datalist; the files that it names are read once they are asked for.
+
+        Raises:
+            ValueError: the installed code or `CONFIG` has changed since this process started, or
+                the datalist is not in order.
+        """
+        check_unchanged([CONFIG])
+        content = json.loads((Path(bundle.ROOT) / CONFIGS / CONFIG).read_text(encoding="utf-8"))
+        self.modalities = list(content["modalities"])
+        self.regions = {name: tuple(values) for name, values in content["regions"].items()}
+        self.aliases = {int(old): new for old, new in content["label_aliases"].items()}
         app_root = fl_ctx.get_prop(FLContextKey.APP_ROOT) or "."
         self.site = find_site(fl_ctx.get_identity_name(), app_root)
         self.datalist = load_datalist(datalist_path(self.site), self.modalities)
@@ -115,30 +124,31 @@ class ModalityCensus(Statistics):
     def features(self) -> dict[str, list[Feature]]:
         """List what is counted or measured, by section."""
         names = [*self.modalities, CASES]
-        measured = [f"{name}{_INTENSITY}" for name in self.modalities]
-        measured += [f"{name}{_VOLUME}" for name in self.regions]
         return {
             section: [
                 *(Feature(name, DataType.INT) for name in names),
-                *(Feature(name, DataType.FLOAT) for name in measured),
+                *(Feature(name, DataType.FLOAT) for name in self._measured()),
                 *(Feature(name, DataType.INT) for name in self._odd(section)),
             ]
             for section in SECTIONS
         }
 
     def count(self, dataset_name: str, feature_name: str) -> int:
-        """Count the cases of a section behind a feature; 0 = fewer than `min_count`."""
-        items = self.datalist.get(dataset_name, [])
-        counts = {CASES: len(items), **modality_counts(items, self.modalities)}
-        if feature_name.endswith((_INTENSITY, _VOLUME)):
-            return self._floored(len(self._values(dataset_name, feature_name)))
-        counts |= self._odd(dataset_name)
-        return self._floored(counts[feature_name])
+        """Count the cases of a section behind a feature; 0 = it is withheld, or there are none.
+
+        Raises:
+            KeyError: no such section or feature.
+        """
+        counts = self._counts[dataset_name]
+        number = counts[feature_name]
+        gaps = [counts[name] - number for name in self._including(feature_name)]
+        telling = number < self.min_count or any(0 < gap < self.min_count for gap in gaps)
+        return 0 if telling else number
 
     def quantiles(
         self, dataset_name: str, feature_name: str, percentiles: Sequence[float]
     ) -> dict[str, Any]:
-        """Estimate the quartiles over a section's cases; none where they are fewer than the floor.
+        """Estimate the quartiles over a section's cases; none where their count is withheld.
 
         Args:
             dataset_name: the section.
@@ -147,10 +157,39 @@ class ModalityCensus(Statistics):
                 cases' own numbers.
         """
         values = self._values(dataset_name, feature_name)
-        return {_QUANTILE: quartiles(values) if self._floored(len(values)) else {}}
+        told = values and self.count(dataset_name, feature_name)
+        return {_QUANTILE: quartiles(values) if told else {}}
 
-    def _floored(self, count: int) -> int:
-        return count if count >= self.min_count else 0
+    @cached_property
+    def _counts(self) -> dict[str, dict[str, int]]:
+        """Count by section and feature, exactly: not for others."""
+        return {section: self._count(section) for section in SECTIONS}
+
+    def _count(self, section: str) -> dict[str, int]:
+        items = self.datalist.get(section, [])
+        flagged = count_by_rule(all_suspicions({section: self.findings.get(section, [])}))
+        return {
+            CASES: len(items),
+            **modality_counts(items, self.modalities),
+            **{name: len(self._values(section, name)) for name in self._measured()},
+            **{f"{_ODD}{rule}": count for rule, count in flagged.items()},
+        }
+
+    def _including(self, feature: str) -> list[str]:
+        """Name the features whose cases include all of this one's, whatever the data are."""
+        if feature == CASES:
+            return []
+        if feature.endswith(_INTENSITY):
+            return [CASES, feature.removesuffix(_INTENSITY)]
+        if not feature.endswith(_VOLUME):
+            return [CASES]
+        labels = set(self.regions[feature.removesuffix(_VOLUME)])
+        larger = [name for name, values in self.regions.items() if labels < set(values)]
+        return [CASES, *(f"{name}{_VOLUME}" for name in larger)]
+
+    def _measured(self) -> list[str]:
+        intensities = [f"{name}{_INTENSITY}" for name in self.modalities]
+        return intensities + [f"{name}{_VOLUME}" for name in self.regions]
 
     def _values(self, section: str, feature: str) -> list[float]:
         """One number for each case that has it; [] for a feature that is only counted."""
@@ -164,11 +203,10 @@ class ModalityCensus(Statistics):
         # A volume of 0 for all would say of each patient that it has no such tumour.
         return [each[name] for each in numbers if each.get(name)]
 
-    def _odd(self, section: str) -> dict[str, int]:
-        """Count the odd cases by rule, where they are enough to tell of."""
-        flagged = count_by_rule(all_suspicions({section: self.findings.get(section, [])}))
-        counts = {f"{_ODD}{rule}": self._floored(count) for rule, count in flagged.items()}
-        return {name: count for name, count in counts.items() if count}
+    def _odd(self, section: str) -> list[str]:
+        """Name the rules that find enough odd cases to tell of."""
+        found = [name for name in self._counts[section] if name.startswith(_ODD)]
+        return [name for name in found if self.count(section, name)]
 
 
 def datalist_path(site: Site) -> Path:
@@ -177,10 +215,8 @@ def datalist_path(site: Site) -> Path:
     Raises:
         ValueError: the site's settings name neither it nor its folder.
     """
-    if site.ids.get("datalist_file"):
-        return Path(site.ids["datalist_file"])
-    if site.ids.get("dataset_dir"):
-        return Path(site.ids["dataset_dir"]) / "datalist.json"
+    if site.datalist is not None:
+        return site.datalist
     raise ValueError(
         f"{site.name}: expected datalist_file or dataset_dir in the site's settings, got neither. "
         "Set one of them with python -m federation.kit."
@@ -201,15 +237,10 @@ class CensusRecipe(Recipe):
 
     Args:
         name: of the job.
-        modalities, min_count: see `ModalityCensus`.
+        min_count: see `ModalityCensus`.
     """
 
-    def __init__(
-        self,
-        name: str,
-        modalities: Sequence[str] = BRATS_MODALITIES,
-        min_count: int = MIN_COUNT,
-    ) -> None:
+    def __init__(self, name: str, min_count: int = MIN_COUNT) -> None:
         job = FedJob(name=name, min_clients=1)
         job.job.set_app_packages(["bundle", "federation"])
         # Which quantiles is the site's decision, so none are named. (NVFlare's key for all
@@ -219,7 +250,7 @@ class CensusRecipe(Recipe):
         )
         job.to_server(controller)
         job.to_server(JsonStatsFileWriter(OUTPUT), id="writer")
-        job.to_clients(ModalityCensus(modalities, min_count), id="census")
+        job.to_clients(ModalityCensus(min_count), id="census")
         job.to_clients(StatisticsExecutor(generator_id="census"), tasks=["fed_stats"])
         super().__init__(job)
 
@@ -227,8 +258,8 @@ class CensusRecipe(Recipe):
 def census_table(path: str | Path, section: str = "training") -> str:
     """Lay out a section: counts, quartiles over the cases, and odd cases by rule.
 
-    There is a line for each site, and one for all where numbers add up. 0 = too few to tell. A site
-    that differs is marked, by the rule of `bundle.data.census.far_off`.
+    There is a line for each site, and one for all where numbers add up. 0 = withheld, or none, see
+    `ModalityCensus`. A site that differs is marked, by the rule of `bundle.data.census.far_off`.
 
     Args:
         path: the JSON file that the job wrote at the server.

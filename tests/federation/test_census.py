@@ -1,27 +1,32 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from federation.census import (
     CASES,
+    CONFIG,
     MIN_COUNT,
     ModalityCensus,
     census_table,
     datalist_path,
     memo_path,
 )
+from federation.protocol.identity import CONFIGS, LOADED
 from federation.settings import VARIABLE, Site
 from nvflare.apis.fl_constant import FLContextKey, ReservedKey
 from nvflare.apis.fl_context import FLContext
 from nvflare.fuel.utils import fobs
 
 import bundle
+from bundle.data.case_rules import Finding
 from bundle.data.datalist import read_datalist
+from bundle.data.plausibility.measure import Measured
 
-MODALITIES = ["t1", "t2", "flair"]
-REGIONS = {"WT": (1, 2, 4), "TC": (1, 4), "ET": (4,)}
+MODALITIES = ["t1", "t1ce", "t2", "flair"]
+REGIONS = {"TC": (1, 4), "WT": (1, 2, 4), "ET": (4,)}
 SHAPE = (10, 20, 30)
 LEVELS = (10, 30, 60, 100, 150, 210)
 
@@ -64,7 +69,7 @@ def start(tmp_path, monkeypatch, cases):
         context.set_prop(ReservedKey.IDENTITY_NAME, "site-1", private=False, sticky=False)
         context.set_prop(FLContextKey.APP_ROOT, str(tmp_path), private=True, sticky=False)
         context.set_prop(FLContextKey.JOB_META, {"name": "census"}, private=True, sticky=False)
-        made = ModalityCensus(MODALITIES, regions=REGIONS, aliases={"3": 4}, **arguments)
+        made = ModalityCensus(**arguments)
         made.initialize(context)
         return made
 
@@ -74,13 +79,11 @@ def start(tmp_path, monkeypatch, cases):
 def test_it_counts_cases_by_section_and_modality(start):
     census = start()
     features = [feature.feature_name for feature in census.features()["training"]]
-    measured = ["t1 intensity", "t2 intensity", "flair intensity", "WT ml", "TC ml", "ET ml"]
+    measured = [*(f"{name} intensity" for name in MODALITIES), "TC ml", "WT ml", "ET ml"]
     assert features == [*MODALITIES, CASES, *measured]
     counts = {name: census.count("training", name) for name in features}
-    assert counts == {
-        **{"t1": 6, "t2": 0, "flair": 0, CASES: 6, "t1 intensity": 6, "t2 intensity": 0},
-        **{"flair intensity": 0, "WT ml": 6, "TC ml": 6, "ET ml": 0},
-    }
+    told = {"t1": 6, CASES: 6, "t1 intensity": 6, "WT ml": 6, "TC ml": 6}
+    assert counts == {**dict.fromkeys(features, 0), **told}
     assert census.count("testing", CASES) == 0
 
 
@@ -96,6 +99,88 @@ def test_a_job_may_ask_for_more(start):
     census = start(min_count=7)
     assert census.count("training", CASES) == 0
     assert census.quantiles("training", "t1 intensity", [0.5]) == {"quantile": {}}
+
+
+@pytest.fixture
+def twenty():
+    """Give twenty({name: count}): the census of 20 cases, of which so many have each.
+
+    A name is a modality, or a number as the check measures it.
+    """
+
+    def make(counts, least=MIN_COUNT):
+        def case(index):
+            names = {name for name, count in counts.items() if index < count}
+            image = {name: f"{name}.nii" for name in ("t1", *names & set(MODALITIES))}
+            numbers = {name: 1.0 + index for name in names - set(MODALITIES)}
+            return Finding({"case": str(index), "image": image}, measured=Measured(numbers))
+
+        census = ModalityCensus(least)
+        census.modalities, census.regions = MODALITIES, REGIONS
+        found = [case(index) for index in range(20)]
+        census.datalist = {"training": [finding.item for finding in found]}
+        census.findings = {"training": found}
+        return census
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("have", "told"), [(0, 0), (4, 0), (5, 5), (15, 15), (16, 0), (19, 0), (20, 20)]
+)
+def test_few_who_lack_something_are_no_more_told_of_than_few_who_have_it(twenty, have, told):
+    census = twenty({"flair": have, "median t1": have, "ml WT": 20, "ml ET": have})
+    assert census.count("training", CASES) == 20
+    assert [census.count("training", n) for n in ("flair", "t1 intensity", "ET ml")] == [told] * 3
+    for name in ("t1 intensity", "ET ml"):
+        assert bool(census.quantiles("training", name, [])["quantile"]) == bool(told)
+
+
+def test_a_count_is_withheld_too_beside_a_nearer_one_that_includes_it(twenty):
+    census = twenty({"t2": 14, "median t2": 13, "ml WT": 20, "ml TC": 14, "ml ET": 13})
+    counts = {n: census.count("training", n) for n in ("t2", "t2 intensity", "TC ml", "ET ml")}
+    assert counts == {"t2": 14, "t2 intensity": 0, "TC ml": 14, "ET ml": 0}
+    for name in ("t2 intensity", "ET ml"):
+        assert census.quantiles("training", name, []) == {"quantile": {}}
+
+
+def test_what_a_job_asks_for_counts_for_those_who_lack_something_too(twenty):
+    assert twenty({"flair": 14}, least=6).count("training", "flair") == 14
+    assert twenty({"flair": 14}, least=7).count("training", "flair") == 0
+
+
+@pytest.mark.parametrize(("odd", "told"), [(4, False), (5, True), (15, True), (19, False)])
+def test_few_cases_that_a_rule_finds_in_order_are_not_told_of(twenty, odd, told):
+    census = twenty({})
+    for finding in census.findings["training"][:odd]:
+        finding.measured.numbers["voxel"] = 20.0
+    features = [feature.feature_name for feature in census.features()["training"]]
+    assert ("odd voxel_large" in features) == told
+
+
+@pytest.mark.parametrize("chosen", ["regions", "aliases", "modalities"])
+def test_a_job_cannot_choose_which_cases_are_bad(chosen):
+    with pytest.raises(TypeError, match=f"unexpected keyword argument '{chosen}'"):
+        ModalityCensus(**{chosen: {}})
+
+
+def test_the_installed_config_says_which_labels_there_are(start):
+    content = json.loads(Path(bundle.ROOT, CONFIGS, CONFIG).read_text())
+    census = start()
+    assert census.modalities == content["modalities"] == MODALITIES
+    assert census.regions == REGIONS
+    assert {name: list(values) for name, values in REGIONS.items()} == content["regions"]
+    assert census.aliases == {3: 4}
+
+
+@pytest.mark.parametrize(
+    "file", ["bundle/regions.py", "federation/census.py", "configs/train.json"]
+)
+def test_a_site_whose_program_has_changed_tells_nothing(start, monkeypatch, file):
+    now = {**LOADED, file: "another"}
+    monkeypatch.setattr("federation.protocol.identity.hash_files", lambda *_: now)
+    with pytest.raises(ValueError, match=f"expected {file} as it was when this process started"):
+        start()
 
 
 @pytest.mark.parametrize(
@@ -165,16 +250,16 @@ def test_a_site_that_reads_no_voxels_measures_nothing(start, file_reads):
     assert reads.opened == {}
 
 
-def test_odd_cases_are_counted_by_rule_from_five_on(start, cases, write_volume):
+def test_odd_cases_are_counted_by_rule(start, cases, write_volume):
     wide = np.diag([20.0, 20.0, 20.0, 1.0])
-    for item in cases[:5]:
+    for item in cases:
         for number, file in enumerate([*item["image"].values(), item["label"]]):
             voxels = np.ones(SHAPE, np.uint8) if file == item["label"] else number
             write_volume(file, voxels, wide)
     census = start()
     features = [feature.feature_name for feature in census.features()["training"]]
     assert "odd voxel_large" in features
-    assert census.count("training", "odd voxel_large") == 5
+    assert census.count("training", "odd voxel_large") == 6
     assert "odd voxel_large" not in [f.feature_name for f in census.features()["testing"]]
 
 

@@ -24,6 +24,8 @@ TRAVELS = {
     "in a census alone": (
         "tests/federation/test_census::too_few_cases_tell_nothing",
         "tests/federation/test_census::no_other_statistic_is_answered",
+        "tests/federation/test_census::few_who_lack_something_are_no_more_told_of_than_few_who_have_it",
+        "tests/federation/test_census::a_job_cannot_choose_which_cases_are_bad",
         f"{SLOW}simulator::the_census_tells_counts_and_quartiles_of_five_cases_a_site",
     ),
     "what does not": (
@@ -106,6 +108,10 @@ HAPPENS = {
     ),
     "a site has a state of another federation": (
         f"{SITE}state::another_federations_states_are_kept_and_not_read",
+    ),
+    "the server changes the word": (
+        f"{SITE}client::a_server_that_alternates_words_costs_one_state_and_that_is_kept",
+        f"{SITE}client::what_is_no_word_of_a_run_costs_the_site_no_state",
     ),
     "too few of a site's cases": (
         f"{SITE}client::statistics_of_few_cases_stay_and_the_site_trains_all_the_same",

@@ -27,9 +27,10 @@ _NAME = re.compile(r"[A-Za-z0-9][\w-]{0,63}", re.ASCII)
 # Not _target_ and its kin, which name what is run.
 _ID = re.compile(r"[A-Za-z0-9]\w*((#|::)[A-Za-z0-9]\w*)*")
 # All that a job may set: what is learnt, and how. Folders, files, checks, devices and what MONAI's
-# workflow itself takes (such as where to report to) are the site's own.
+# workflow itself takes (such as where to report to) are the site's own. Regions and label values
+# are the installed configs': they decide which cases are bad.
 JOB_SETTINGS = (
-    *("modalities", "regions", "spacing", "roi_size", "window_batch", "seed"),
+    *("modalities", "spacing", "roi_size", "window_batch", "seed"),
     *("filters", "blocks_down", "deep_supervision", "hypernetwork", "rescale", "encoders"),
     *("batch_size", "samples_per_case", "epoch_samples", "learning_rate", "prompt_source"),
     *("data_side", "model_side"),

@@ -39,7 +39,7 @@ from federation.protocol.stages import Stage, check_name, installed_identity, re
 from federation.settings import Site, find_site
 from federation.site.local_training import LocalTraining, peak_memory_mib
 from federation.site.patient_names import identifiers, presentable
-from federation.site.state import SiteState
+from federation.site.state import RunWords, SiteState
 from federation.site.sums import Statistics, add_statistics, check_noise_protects, leaving
 
 logger = logging.getLogger(__name__)
@@ -58,6 +58,7 @@ class Client:
         self.site, self.federation = site, check_name(federation, "federation")
         self.stages = read_stages(stages)
         self._current: tuple[str, LocalTraining, SiteState] | None = None
+        self._words = RunWords()
         # For the next contribution.
         self._notes: list[str] = []
 
@@ -91,13 +92,15 @@ class Client:
 
         Raises:
             ValueError: the server or the job has another bundle, this one has changed on disk
-                since the process started, or the site's rules do not allow it.
+                since the process started, the site's rules do not allow it, or the word of the
+                federation's run is none or has changed.
         """
         check_unchanged(stage.configs)
         identity = installed_identity(stage)
         expected = (message.meta or {}).get(IDENTITY)
         if expected is not None:
             check_same(read_identity(expected), identity)
+        run = self._run(stage.task, message)
         if self._current is None or self._current[0] != stage.task:
             self._current = None
             gc.collect()
@@ -108,9 +111,12 @@ class Client:
             # What is listed may have been left out as bad.
             self._check_there_are_cases(training.all_cases)
             check_noise_protects(training, self.site.rules)
-            self._notes += state.give_to(training.take_up, _run(message))
+            self._notes += state.give_to(training.take_up, run)
             self._current = stage.task, training, state
         return self._current[1]
+
+    def _run(self, stage: str, message: FLModel) -> str:
+        return self._words.check(stage, (message.meta or {}).get(RUN))
 
     def _listed(self) -> int | None:
         """Count the training cases of the datalist; None = it cannot be read here.
@@ -173,8 +179,10 @@ class Client:
 
     def _keep(self, training: LocalTraining, message: FLModel) -> list[str]:
         """Write the site's state; a full disk does not cost the round."""
+        stage, _, state = self._current
         try:
-            self._current[2].save(_run(message), message.current_round or 0, training.own_state())
+            run = self._run(stage, message)
+            state.save(run, message.current_round or 0, training.own_state())
         except OSError as error:
             logger.error(str(error))
             return ["could not write its state; the one before is intact"]
@@ -211,10 +219,6 @@ def _round_of(stage: Stage, message: FLModel) -> int:
             f"got {number!r:.50}"
         )
     return number
-
-
-def _run(message: FLModel) -> str:
-    return str((message.meta or {}).get(RUN))
 
 
 def main(arguments: Mapping[str, Any], make: Callable[..., Client] = Client) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,41 @@ logger = logging.getLogger(__name__)
 FILE = "site_state.ckpt"
 # What the coordinator is told.
 ANEW = "started anew, without private parameters and optimiser: its own state was damaged or unfit"
+# As the server's program makes it, see `federation.server.controller`.
+_WORD = re.compile(r"[0-9a-f]{32}")
+
+
+class RunWords:
+    """The words by which this process knows the runs that its job's stages belong to.
+
+    A word that is not the state's sets that state aside, and the oldest of those goes. So a stage
+    keeps its first word: a server costs a site at most one state for each job, which is kept.
+    """
+
+    def __init__(self) -> None:
+        self._words: dict[str, str] = {}
+
+    def check(self, stage: str, word: Any) -> str:
+        """Return a message's word.
+
+        Args:
+            stage: of the message.
+            word: what the server has sent.
+
+        Raises:
+            ValueError: it is no word, or another one than the stage had before.
+        """
+        if not isinstance(word, str) or not _WORD.fullmatch(word):
+            raise ValueError(
+                f"expected the word of the federation's run, 32 of 0-9 and a-f, got {word!r:.40}. "
+                "The server needs the same bundle."
+            )
+        if self._words.setdefault(stage, word) != word:
+            raise ValueError(
+                f"the word of the federation's run has changed within one job, in stage {stage}. "
+                "The site's own state stays as it is. Submit another job."
+            )
+        return word
 
 
 class SiteState:

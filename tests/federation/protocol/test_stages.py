@@ -61,8 +61,8 @@ def test_what_monai_would_run_is_no_setting(value):
         Stage("train", CONFIGS, 1, settings={"skips": value})
 
 
-# A site's own ids, parts of the configs that name classes, and arguments of MONAI's workflow: where
-# it reports to, what it writes, what runs before it.
+# A site's own ids, what decides which cases are bad, parts of the configs that name classes, and
+# arguments of MONAI's workflow: where it reports to, what it writes, what runs before it.
 FORBIDDEN = [
     "dataset_dir",
     "datalist_file",
@@ -76,6 +76,8 @@ FORBIDDEN = [
     "bundle_root",
     "check",
     "on_bad_case",
+    "regions",
+    "label_aliases",
     "device",
     "num_workers",
     "amp",

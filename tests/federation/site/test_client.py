@@ -29,6 +29,7 @@ from federation.site.sums import WITHHELD
 from nvflare.app_common.abstract.fl_model import FLModel, ParamsType
 
 HEAD = "network.head.weight"
+WORD, OTHER = "0123456789abcdef" * 2, "f" * 32
 BUNDLE = Identity(*"1234567")
 CASES = {"t1": 2, "t2": 0, "flair": 1}
 STAGES = [Stage("train", ["train.json"], 5).to_dict()]
@@ -110,7 +111,7 @@ def sent(state):
     """Give sent(number, changed, **meta): what the server sends."""
 
     def make(number=0, changed=None, **meta):
-        about = {RUN: "word", STAGE: "train", COUNTED_SITES: [], IDENTITY: BUNDLE._asdict()}
+        about = {RUN: WORD, STAGE: "train", COUNTED_SITES: [], IDENTITY: BUNDLE._asdict()}
         params = {key: value.clone() for key, value in state.items()} | (changed or {})
         return FLModel(ParamsType.FULL, params, current_round=number, meta={**about, **meta})
 
@@ -378,6 +379,47 @@ def test_a_change_that_is_not_accepted_is_refused_and_the_state_stays(client, se
     assert "1 change(s): spacing" in read_refusal(again.answer("train", sent(2, FILLED)))
     assert path.read_bytes() == before
     assert [kept.name for kept in path.parent.iterdir()] == [FILE]
+
+
+@pytest.mark.parametrize("word", [None, "word", WORD.upper(), f"{WORD}0", f"{WORD}\n", 3, [WORD]])
+def test_what_is_no_word_of_a_run_costs_the_site_no_state(client, sent, built, word):
+    client.answer("train", sent(1, FILLED))
+    folder = client.site.state_dir / "fed" / "train"
+    before = (folder / FILE).read_bytes()
+    for task in ("train", "validate"):
+        again = Client(client.site, "fed", STAGES)
+        reason = read_refusal(again.answer(task, sent(2, FILLED, **{RUN: word})))
+        assert "expected the word of the federation's run, 32 of 0-9 and a-f, got" in reason
+    assert len(built) == 1
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {FILE: before}
+
+
+@pytest.mark.parametrize("task", ["train", "validate"])
+def test_a_server_that_alternates_words_costs_one_state_and_that_is_kept(client, sent, task):
+    client.answer("train", sent(1, FILLED))
+    folder = client.site.state_dir / "fed" / "train"
+    first = (folder / FILE).read_bytes()
+    again = Client(client.site, "fed", STAGES)
+    assert read_refusal(again.answer("train", sent(2, FILLED, **{RUN: OTHER}))) is None
+    second = (folder / FILE).read_bytes()
+    for number in range(6):
+        message = sent(3, FILLED, **{RUN: f"{number:032x}"})
+        reason = read_refusal(again.answer(task, message))
+        assert "the word of the federation's run has changed within one job" in reason
+    (kept,) = folder.glob("*.previous.*")
+    assert (kept.read_bytes(), (folder / FILE).read_bytes()) == (first, second)
+    # And with the word that it has had, the job goes on.
+    assert read_refusal(again.answer(task, sent(4, FILLED, **{RUN: OTHER}))) is None
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_a_second_word_does_not_write_over_the_state_of_the_first(client, sent):
+    client.answer("train", sent(1, FILLED))
+    path = client.site.state_dir / "fed" / "train" / FILE
+    before = path.read_bytes()
+    reason = read_refusal(client.answer("train", sent(2, FILLED, **{RUN: OTHER})))
+    assert reason.startswith("ValueError: the word of the federation's run has changed within one")
+    assert path.read_bytes() == before
 
 
 def test_what_a_site_keeps_is_for_its_owner_alone(client, sent, tmp_path):

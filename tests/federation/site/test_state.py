@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from federation.site.state import ANEW, FILE, SiteState
+from federation.site.state import ANEW, FILE, RunWords, SiteState
 
 CONTENT = {"private": {"norm": torch.ones(2)}, "optimizer": {"step": 3}}
 
@@ -37,6 +37,25 @@ def test_another_federations_states_are_kept_and_not_read(tmp_path):
         "run 4",
     ]
     assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_each_stage_keeps_its_first_word():
+    words = RunWords()
+    first, second = "0" * 32, "1" * 32
+    assert [words.check("pretrain", first), words.check("train", second)] == [first, second]
+    assert words.check("pretrain", first) == first
+    with pytest.raises(ValueError, match="has changed within one job, in stage pretrain"):
+        words.check("pretrain", second)
+    # What was refused is not remembered.
+    assert words.check("pretrain", first) == first
+
+
+@pytest.mark.parametrize("word", ["", "word", "A" * 32, "0" * 31, "0" * 33, "é" * 32, None, 7])
+def test_what_is_no_word_is_refused(word):
+    words = RunWords()
+    with pytest.raises(ValueError, match="32 of 0-9 and a-f, got"):
+        words.check("train", word)
+    assert words.check("train", "a" * 32)
 
 
 DAMAGES = {

@@ -105,7 +105,7 @@ class Federation:
 
     def message(self) -> FLModel:
         """Return what the server sends, as it arrives."""
-        meta = {COUNTED_SITES: self.counted, RUN: "run", STAGE: self.stage.task}
+        meta = {COUNTED_SITES: self.counted, RUN: "0" * 32, STAGE: self.stage.task}
         model = FLModel(
             ParamsType.FULL, copy.deepcopy(self.state), current_round=self.number, meta=meta
         )
