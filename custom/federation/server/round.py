@@ -131,8 +131,8 @@ class Round:
     def _note_statistics(self, given: Contribution) -> None:
         if adds(given, self.exchange):
             self._adding.add(given.site)
-        largest = largest_recounted(given, self.exchange, self.state)
-        if largest is not None:
+        # Who has none, because nobody has held an election yet, says nothing of their size.
+        if largest := largest_recounted(given, self.exchange, self.state):
             self._elections[given.site] = largest
 
     @property

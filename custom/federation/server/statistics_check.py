@@ -57,13 +57,11 @@ def adds(given: Contribution, exchange: Exchange) -> bool:
 
 def largest_recounted(
     given: Contribution, exchange: Exchange, state: Mapping[str, Tensor]
-) -> float | None:
-    """Return the largest of the sums that a site has counted afresh; None = it has counted none."""
+) -> float:
+    """Return the largest of a site's recounted sums; who has counted none has the global ones."""
     sent = exchange.of_kind(Kind.RECOUNTED, given.update)
-    if not any(bool(value.any()) for value in sent.values()):
-        return None
     own = [_counted(key, given, exchange, state) for key in sent]
-    return max(float(value.abs().max()) for value in own if value.numel())
+    return max((float(value.abs().max()) for value in own if value.numel()), default=0.0)
 
 
 def _counted(

@@ -107,6 +107,16 @@ def test_elections_weigh_at_most_ten_times_the_median_of_those_that_are_held(con
     assert update.tolist() == pytest.approx([(1 + 1 + 20) / 4, 1.0, 10 / 4])
 
 
+def test_who_votes_alone_is_measured_by_the_elections_of_before(contribute, exchange, state):
+    state["dice_sums"] = torch.tensor([1.0, 2.0, 0.0])
+    current = Round(exchange, state, trust=Trust())
+    for site, sums in (("A", [0.0] * 3), ("B", [0.0] * 3), ("X", [2e29 - 1, -2.0, 0.0])):
+        moved = {"dice_sums": torch.tensor(sums, dtype=torch.float64)}
+        assert current.offer(contribute(site, {"t1": 5}, moved=moved)) is None
+    moved = current.commit().update["dice_sums"]
+    assert (state["dice_sums"] + moved).tolist() == pytest.approx([22 / 3, 4 / 3, 0.0])
+
+
 def test_a_flipped_update_within_the_norm_bound_is_marked(contribute, aggregate, tmp_path):
     sites = [contribute(site) for site in "ABC"]
     flipped = {key: -value for key, value in contribute().update.items() if "network" in key}
