@@ -58,6 +58,8 @@ def exchange(rules, state):
 def contribute(exchange, state):
     """Give contribute(site, cases, all_cases=..., **moved): everything it holds moves by 1.
 
+    A site adds its sums once: they move in round 0, or where no round is told.
+
     `moved` are differences by key, with __ for a dot, that replace the ones.
     """
     from federation.protocol.contribution import Contribution
@@ -70,6 +72,8 @@ def contribute(exchange, state):
             key: torch.ones(state[key].shape, dtype=type_of(exchange.parts[key], state[key]))
             for key in exchange.held(cases)
         }
+        if about.get("round"):
+            update["bank.counts"].zero_()
         update.update(moved or {})
         return Contribution(site, update, cases, all_cases, **about)
 

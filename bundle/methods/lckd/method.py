@@ -155,7 +155,8 @@ class LCKD(Method):
         Args:
             sums: `dice_sums` and `case_counts`, both (M, R) and finite.
             rounding: by the same names, how far numbers may be off.
-            cases: not read; the cases of an election are not those of the training.
+            cases: not read; the cases of an election are not those of the training, and may be
+                more. The server caps what elections weigh beside those of the other sites.
 
         Raises:
             ValueError: a count below 0, or a sum of Dice outside of 0 to the count.

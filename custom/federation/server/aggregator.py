@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,12 +80,18 @@ class ModalityAggregator(ModelAggregator):
         if self.identity is None:
             self._identity = identity
 
+    def is_listed(self, site: str) -> bool:
+        """True = the coordinator's list of sites has this one, or there is no list."""
+        listed = self._trust.site_cases
+        return listed is None or site in listed
+
     def begin(
         self,
         model: Mapping[str, Any],
         number: int,
         sites: Sequence[str] | None = None,
         method: nn.Module | None = None,
+        counted: Collection[str] = (),
     ) -> None:
         """Start a round, and drop the contributions of one that was not aggregated.
 
@@ -94,6 +100,7 @@ class ModalityAggregator(ModelAggregator):
             number: the round.
             sites: the sites that are asked; None = any site may contribute.
             method: the method, whose parts check the statistics that they own; None = nobody does.
+            counted: the sites whose additive statistics are in the model.
 
         Raises:
             ValueError: as in `Exchange`.
@@ -112,6 +119,7 @@ class ModalityAggregator(ModelAggregator):
             trust=self._trust,
             folder=None if self.report_dir is None else Path(self.report_dir) / KEPT,
             method=method,
+            counted=counted,
         )
 
     def accept_model(self, model: FLModel) -> bool:
@@ -167,6 +175,11 @@ class ModalityAggregator(ModelAggregator):
     def refused(self) -> Mapping[str, str]:
         """Why something was not taken in the current round, by site."""
         return {} if self._round is None else dict(self._round.refused)
+
+    @property
+    def adding(self) -> set[str]:
+        """The sites whose contributions of the current round add to the statistics."""
+        return set() if self._round is None else self._round.adding
 
     def aggregate_model(self) -> FLModel:
         """Return the round's update as differences, and end the round; `report` tells of it.

@@ -32,7 +32,8 @@ class Voice(NamedTuple):
         site: who.
         update: its differences by key.
         counts: the cases by which it is weighed.
-        scale: what its numbers are multiplied with, 0 to 1.
+        scale: what its numbers are multiplied with, 0 to 1; of sums counted afresh the sums
+            themselves, not their differences.
     """
 
     site: str
@@ -89,7 +90,7 @@ def combine(
 
     Args:
         key, part: which tensor, and what the rules say of it.
-        own: the server's; only its shape and type are read.
+        own: the server's; only its shape and type are read, and of sums counted afresh the values.
         voices: at least one, in the order of the sites' names.
         modalities: the vocabulary.
         robust: one of `ROBUST`; it concerns parameters alone.
@@ -116,18 +117,24 @@ def combine(
             some = some[:, columns]
             if agreement is not None and part.kind == Kind.PARAMETER:
                 agreement.add([voices[row].site for row in rows], some)
-            target[columns] = merge(
-                _scaled(some, [voices[row].scale for row in rows]), [weights[row] for row in rows]
-            )
+            base_N = None
+            if part.kind == Kind.RECOUNTED:
+                base_N = own.reshape(-1)[start : start + PIECE][columns].double()
+            scaled = _scaled(some, [voices[row].scale for row in rows], base_N)
+            target[columns] = merge(scaled, [weights[row] for row in rows])
     if not own.is_floating_point():
         total = total.round()
     return total.to(own.dtype).reshape(own.shape)
 
 
-def _scaled(values_HN: Tensor, scales: Sequence[float]) -> Tensor:
+def _scaled(values_HN: Tensor, scales: Sequence[float], base_N: Tensor | None) -> Tensor:
+    """Scale what the sites have found: the differences, or with them what they differ from."""
     if all(scale == 1.0 for scale in scales):
         return values_HN
-    return values_HN * torch.tensor(scales, dtype=torch.float64)[:, None]
+    scales_H1 = torch.tensor(scales, dtype=torch.float64)[:, None]
+    if base_N is None:
+        return values_HN * scales_H1
+    return (values_HN + base_N) * scales_H1 - base_N
 
 
 def _merger(part: Part, robust: str) -> Callable[[Tensor, Sequence[float]], Tensor]:

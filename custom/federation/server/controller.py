@@ -121,6 +121,7 @@ class ModalityFedAvg(FedAvg):
         self._unscored: dict[str, str] = {}
         self._holders: dict[str, set[str]] = {}
         self._attendance, self._asked = Attendance(), []
+        self._left_out: set[str] = set()
         self._best: float | None = None
 
     def run(self) -> None:
@@ -132,7 +133,8 @@ class ModalityFedAvg(FedAvg):
             return
         if model is None:
             return
-        self.log = RoundLog(self.persistor.folder, self.aggregator.modalities)
+        factor = self.aggregator.case_factor
+        self.log = RoundLog(self.persistor.folder, self.aggregator.modalities, factor)
         self.aggregator.report_dir = str(self.persistor.folder)
         first = self._first_round(model)
         self.current_round = first
@@ -220,13 +222,14 @@ class ModalityFedAvg(FedAvg):
 
     def _ask_for_round(self, model: FLModel) -> bool:
         """Collect one attempt's contributions in the aggregator; False = the job was aborted."""
-        sites = self.sample_clients(None)
+        sites = self._sites()
         self._set_round(model)
         self.event(AppEventType.ROUND_STARTED)
         with self._lock:
             self._failed, self._facts, self._asked = {}, {}, list(sites)
             method = getattr(self.persistor, "model", None)
-            self.aggregator.begin(model.params, self.current_round, sites, method)
+            counted = model.meta.get(COUNTED_SITES, ())
+            self.aggregator.begin(model.params, self.current_round, sites, method, counted)
         going_on = self._ask(self.stage, model, sites, self._take, self._has_quorum)
         # NVFlare's context of the last answer would keep it in memory through the commit.
         self.fl_ctx.set_prop(FLContextKey.TASK_RESULT, None, private=True, sticky=False)
@@ -240,6 +243,17 @@ class ModalityFedAvg(FedAvg):
             if not going_on or not self.quorum.enough(len(accepted)):
                 self.aggregator.discard()
         return going_on
+
+    def _sites(self) -> list[str]:
+        """Name the sites that are asked: with a list of the coordinator, those of it alone."""
+        connected = self.sample_clients(None)
+        sites = [site for site in connected if self.aggregator.is_listed(site)]
+        others = set(connected) - set(sites) - self._left_out
+        if others:
+            self._left_out |= others
+            told = ", ".join(one_line(site, LONGEST_NAME) for site in sorted(others))
+            self.warning(f"not in the coordinator's list of sites, and never asked: {told}")
+        return sites
 
     def _set_round(self, model: FLModel) -> None:
         model.current_round, model.start_round = self.current_round, 0
@@ -350,7 +364,7 @@ class ModalityFedAvg(FedAvg):
             The new model; None = it could not be written, and the job has ended.
         """
         with self._lock:
-            accepted = self.aggregator.accepted
+            accepted, adding = self.aggregator.accepted, self.aggregator.adding
             result = self._get_aggregated_result()
         # One whose kept contribution was damaged meanwhile is not in it.
         accepted = {site: accepted[site] for site in result.meta[ACCEPTED_SITES]}
@@ -358,9 +372,9 @@ class ModalityFedAvg(FedAvg):
             for name, cases in given.cases.items():
                 if cases:
                     self._holders.setdefault(name, set()).add(site)
-        counted = {
-            s for s, facts in self._facts.items() if s in accepted and facts.get("collected")
-        }
+        # What a site says of itself does not let it add its sums twice.
+        said = {site for site, facts in self._facts.items() if facts.get("collected")}
+        counted = (said | adding) & set(accepted)
         kept = {
             key: model.meta[key] for key in (RUN, STAGE, IDENTITY, BEST_SCORE) if key in model.meta
         }
@@ -383,7 +397,7 @@ class ModalityFedAvg(FedAvg):
         """Let the sites score the global model on their own held-out cases; keep the best model."""
         self._set_round(model)
         self._scores, self._unscored, self._failed = {}, {}, {}
-        sites = self._asked = self.sample_clients(None)
+        sites = self._asked = self._sites()
         if not self._ask(VALIDATE, model, sites, self._take_scores, self._has_scores):
             return
         self._unscored = {**self._failed, **self._unscored}
@@ -408,6 +422,8 @@ class ModalityFedAvg(FedAvg):
     def _take_scores(self, message: FLModel) -> bool:
         site, reason = sender(message) or "an unknown sender", read_refusal(message)
         self._attendance.heard(site)
+        if site not in self._asked:
+            reason = "it was not asked for scores"
         if reason is None:
             try:
                 dice = (message.metrics or {}).get("dice")

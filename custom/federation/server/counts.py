@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from statistics import median_low
 from typing import NamedTuple
 
+from federation.protocol.scoring import Sums
+
 # Sites differ in size. One that claims ten times as much as the median weighs as ten of them.
 FACTOR = 10.0
 
@@ -59,6 +61,57 @@ def believed(
         if holders:
             by_modality[name] = _limit(holders, factor)
     return {site: counts.at_most(limit, by_modality) for site, counts in claimed.items()}
+
+
+def kept_share(claimed: Counts, used: Counts) -> float:
+    """Tell which share of a site's sums over its cases counts, 0 to 1: that of its cases.
+
+    Where modalities are capped differently, the least share counts for all: sums of several
+    modalities stay consistent.
+    """
+    pairs = [(used.all_cases, claimed.all_cases)]
+    pairs += [(used.cases[name], count) for name, count in claimed.cases.items()]
+    return min((one / other for one, other in pairs if other), default=1.0)
+
+
+def shares(sizes: Mapping[str, float], factor: float | None) -> dict[str, float]:
+    """Tell which share of each site's size counts, 0 to 1: at most `factor` times the lower median.
+
+    Args:
+        sizes: by site, from 0.
+        factor: None = all of it.
+    """
+    if factor is None or not sizes:
+        return dict.fromkeys(sizes, 1.0)
+    limit = median_low(sizes.values()) * factor
+    return {site: limit / size if size > limit else 1.0 for site, size in sizes.items()}
+
+
+def capped_scores(scores: Mapping[str, Sums], factor: float | None) -> list[Sums]:
+    """Cap the held-out cases of each subset and region that the sites claim, and keep their means.
+
+    No list of the coordinator tells them: it has training cases.
+
+    Args:
+        scores: by site.
+        factor: how many times the lower median of the sites that scored the same; None = any.
+    """
+    sizes: dict[tuple[str, str], dict[str, float]] = {}
+    for site, sums in scores.items():
+        for subset, regions in sums.items():
+            for region, (_, cases) in regions.items():
+                sizes.setdefault((subset, region), {})[site] = cases
+    parts = {place: shares(by_site, factor) for place, by_site in sizes.items()}
+    return [
+        {
+            subset: {
+                region: [number * parts[subset, region][site] for number in entry]
+                for region, entry in regions.items()
+            }
+            for subset, regions in sums.items()
+        }
+        for site, sums in scores.items()
+    ]
 
 
 def _limit(counts: list[int], factor: float) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -15,15 +15,15 @@ from federation.protocol.contribution import (
     group_of,
     total_norm,
 )
-from federation.protocol.exchange import Exchange, Part
+from federation.protocol.exchange import Exchange, Kind, Part
 from federation.protocol.identity import Identity
 from federation.protocol.site_text import LONGEST_REASON, one_line
 from federation.server.agreement import Agreement, clipping, outliers
 from federation.server.averaging import CLIPPED, Voice, combine
-from federation.server.counts import Counts, believed
+from federation.server.counts import Counts, believed, kept_share, shares
 from federation.server.coverage import Coverage, Share
 from federation.server.kept import DamagedError, Folder, Held
-from federation.server.statistics_check import check_statistics
+from federation.server.statistics_check import adds, check_statistics, largest_recounted
 from federation.server.trust import Trust
 
 
@@ -57,6 +57,7 @@ class Round:
         trust: how far sites are believed; None = all that they claim counts.
         folder: where contributions are kept until the commit, see `kept.Folder`; None = in memory.
         method: the method, whose parts check the statistics that they own; None = nobody does.
+        counted: the sites whose additive statistics are in the model; they add nothing to them.
 
     Source: design.md section 6.
     """
@@ -72,14 +73,17 @@ class Round:
         trust: Trust | None = None,
         folder: str | Path | None = None,
         method: nn.Module | None = None,
+        counted: Collection[str] = (),
     ) -> None:
         self.exchange, self.state, self.number = exchange, state, number
         self.sites = None if sites is None else sorted(sites)
-        self.identity, self.method = identity, method
+        self.identity, self.method, self.counted = identity, method, frozenset(counted)
         self.trust = trust or Trust(norm_bound, case_factor=None)
         self.accepted: dict[str, Contribution] = {}
         self.refused: dict[str, str] = {}
         self._norms: dict[str, dict[str, float]] = {}
+        self._adding: set[str] = set()
+        self._elections: dict[str, float] = {}
         self._folder = None if folder is None else Folder(folder)
 
     def offer(self, given: Contribution) -> str | None:
@@ -97,6 +101,7 @@ class Round:
             reason = f"the server could not keep it on its disk ({error.strerror or error})"
             return self.refuse(given.site, reason)
         self._norms[given.site] = given.group_norms(self.exchange)
+        self._note_statistics(given)
         self.accepted[given.site] = kept
         # A site may send again what was refused at first.
         self.refused.pop(given.site, None)
@@ -119,7 +124,21 @@ class Round:
             raise ValueError(f"it answers round {given.round}, expected {self.number}")
         norm_bound = self.trust.norm_bound
         check_contribution(given, self.exchange, self.state, self.identity, norm_bound)
+        if given.site in self.counted and adds(given, self.exchange):
+            raise ValueError("its statistics are in the model, and it would add to them once more")
         check_statistics(self.method, given, self.exchange, self.state)
+
+    def _note_statistics(self, given: Contribution) -> None:
+        if adds(given, self.exchange):
+            self._adding.add(given.site)
+        # Who has none, because nobody has held an election yet, says nothing of their size.
+        if largest := largest_recounted(given, self.exchange, self.state):
+            self._elections[given.site] = largest
+
+    @property
+    def adding(self) -> set[str]:
+        """The sites whose accepted contributions add to the additive statistics."""
+        return self._adding & set(self.accepted)
 
     def _keep(self, given: Contribution) -> Contribution:
         """Keep the tensors until the commit; what is returned holds none itself."""
@@ -168,10 +187,11 @@ class Round:
 
     def _combine(self, agreement: Agreement) -> dict[str, Tensor]:
         counts, update = self._counts(), {}
-        scales = clipping(self._norms) if self.trust.robust == CLIPPED else {}
+        clips = clipping(self._norms) if self.trust.robust == CLIPPED else {}
+        sums = self._shares_of_sums(counts)
         for key, part in self.exchange.parts.items():
             voices = [
-                self._voice(site, part, counts[site], scales)
+                self._voice(site, part, counts[site], clips, sums)
                 for site in sorted(self.accepted)
                 if key in self.accepted[site].update
             ]
@@ -182,11 +202,28 @@ class Round:
                 )
         return update
 
+    def _shares_of_sums(self, counts: Mapping[str, Counts]) -> dict[Kind, dict[str, float]]:
+        """Tell which share of each site's sums counts: they are capped as its cases are."""
+        claimed = {site: Counts(c.all_cases, c.cases) for site, c in self.accepted.items()}
+        elections = {s: size for s, size in self._elections.items() if s in self.accepted}
+        return {
+            Kind.ADDITIVE: {site: kept_share(claimed[site], counts[site]) for site in claimed},
+            Kind.RECOUNTED: shares(elections, self.trust.case_factor),
+        }
+
     def _voice(
-        self, site: str, part: Part, counts: Counts, scales: Mapping[str, Mapping[str, float]]
+        self,
+        site: str,
+        part: Part,
+        counts: Counts,
+        clips: Mapping[str, Mapping[str, float]],
+        sums: Mapping[Kind, Mapping[str, float]],
     ) -> Voice:
         group = group_of(part, self.exchange.modalities)
-        scale = 1.0 if group is None else scales.get(site, {}).get(group, 1.0)
+        if group is None:
+            scale = sums.get(part.kind, {}).get(site, 1.0)
+        else:
+            scale = clips.get(site, {}).get(group, 1.0)
         return Voice(site, self.accepted[site].update, counts, scale)
 
     def _coverage(self, agreement: Agreement) -> Coverage:

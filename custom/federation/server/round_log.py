@@ -13,6 +13,7 @@ from bundle.atomic import write_text_atomically
 from federation.protocol.contribution import Contribution
 from federation.protocol.scoring import Sums, merge, table
 from federation.protocol.site_text import LONGEST_NAME, LONGEST_REASON, in_markdown
+from federation.server.counts import capped_scores
 
 logger = logging.getLogger(__name__)
 
@@ -27,10 +28,15 @@ class RoundLog:
     Args:
         folder: the stage's folder.
         modalities: the vocabulary.
+        case_factor: how many times the median of the sites' held-out cases one counts at most, in
+            the table of all sites together; None = as many as it says.
     """
 
-    def __init__(self, folder: str | Path, modalities: Sequence[str]) -> None:
+    def __init__(
+        self, folder: str | Path, modalities: Sequence[str], case_factor: float | None = None
+    ) -> None:
         self.folder, self.modalities = Path(folder), list(modalities)
+        self.case_factor = case_factor
 
     def note_round(
         self,
@@ -91,7 +97,7 @@ class RoundLog:
             if sums:
                 name = in_markdown(site, LONGEST_NAME)
                 lines += [f"## {name}", "", table(sums, self.modalities)]
-        together = merge(list(scores.values()))
+        together = merge(capped_scores(scores, self.case_factor))
         if together:
             lines += ["## all sites together", "", table(together, self.modalities)]
         lines += [

@@ -48,6 +48,22 @@ def check_statistics(
             check(sums, rounding, cases)
 
 
+def adds(given: Contribution, exchange: Exchange) -> bool:
+    """True = it adds to the additive statistics: who has nothing to add sends exact zeros."""
+    return any(
+        bool(value.any()) for value in exchange.of_kind(Kind.ADDITIVE, given.update).values()
+    )
+
+
+def largest_recounted(
+    given: Contribution, exchange: Exchange, state: Mapping[str, Tensor]
+) -> float:
+    """Return the largest of a site's recounted sums; who has counted none has the global ones."""
+    sent = exchange.of_kind(Kind.RECOUNTED, given.update)
+    own = [_counted(key, given, exchange, state) for key in sent]
+    return max((float(value.abs().max()) for value in own if value.numel()), default=0.0)
+
+
 def _counted(
     key: str, given: Contribution, exchange: Exchange, state: Mapping[str, Tensor]
 ) -> Tensor:

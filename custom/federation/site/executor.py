@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nvflare.apis.fl_constant import ReturnCode
+from nvflare.apis.event_type import EventType
+from nvflare.apis.fl_constant import FLContextKey, ReturnCode
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
@@ -40,7 +41,8 @@ class BundleTrainer(ClientAPIExecutor):
         stages: the job's trainings, as `Stage.to_dict` writes them.
         own_process: True = a process of its own. Where it crashes or is killed, another one is
             started, which goes on from the site's checkpoint, and the task is given to it once
-            more. False = a thread in NVFlare's process, for the simulator.
+            more. False = a thread in NVFlare's process, in the simulator alone; a real site refuses
+            every task of such a job.
         launch_timeout: seconds that a trainer may take to start.
 
     Raises:
@@ -90,11 +92,27 @@ class BundleTrainer(ClientAPIExecutor):
         self.federation, self.stages = federation, stages
         self.own_process, self.launch_timeout = own_process, launch_timeout
 
+    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        """Start the trainer with the job, unless it would be a thread of a real site's process."""
+        if event_type == EventType.START_RUN and not self._may_start(fl_ctx):
+            # Each task is answered with the reason. NVFlare's own start would run the thread.
+            return
+        super().handle_event(event_type, fl_ctx)
+
+    def _may_start(self, fl_ctx: FLContext) -> bool:
+        # NVFlare's simulator alone sets it, in the process itself; neither job nor server can.
+        return self.own_process or bool(fl_ctx.get_prop(FLContextKey.SIMULATE_MODE, False))
+
     def execute(
         self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal
     ) -> Shareable:
         """Give a task to the trainer, if the site's rules allow it."""
         try:
+            if not self._may_start(fl_ctx):
+                raise ValueError(
+                    "the job says own_process: false, expected true outside of the simulator. "
+                    "Export the job anew, and submit it"
+                )
             # Read anew for each task: a site may change its rules while a job runs.
             site = site_of(fl_ctx)
             # This process has the filters, and the trainer's own check knows nothing of it.

@@ -93,3 +93,13 @@ def test_a_block_without_holders_stays_to_the_bit(robust):
     given = voices([1.0, 5.0], cases=[Counts(2, {"t1": 2})])
     found = combine("w", Part(Kind.PARAMETER, axis=0), torch.zeros(2), given, MODALITIES, robust)
     assert found.numpy().tobytes() == torch.tensor([1.0, -0.0]).numpy().tobytes()
+
+
+def test_of_sums_counted_afresh_the_sums_are_scaled_and_not_their_differences():
+    own = torch.tensor([4.0, 2.0], dtype=torch.float64)
+    # They have counted 10 and 5, which counts a tenth.
+    given = voices([6.0, 3.0], scale=0.1)
+    assert combine("w", Part(Kind.RECOUNTED), own, given, MODALITIES).tolist() == [-3.0, -1.5]
+    assert combine("w", Part(Kind.ADDITIVE), own, given, MODALITIES).tolist() == pytest.approx(
+        [0.6, 0.3]
+    )

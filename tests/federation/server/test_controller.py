@@ -51,7 +51,7 @@ class Workflow(ModalityFedAvg):
     An answer of None never comes; "failed" is an error of the site's executor.
     """
 
-    def __init__(self, state, answers, folder, **arguments):
+    def __init__(self, state, answers, folder, trust=None, **arguments):
         rules = {
             "modality_parameters": [r"\.encoders\.{index}\."],
             "modality_axes": {r"\.first\.weight$": 1},
@@ -59,13 +59,14 @@ class Workflow(ModalityFedAvg):
             "additive_statistics": [r"^bank\."],
             "recounted_statistics": ["^dice_sums$"],
         }
-        aggregator = ModalityAggregator(["t1", "t2", "flair"], rules)
+        aggregator = ModalityAggregator(["t1", "t2", "flair"], rules, **(trust or {}))
         aggregator.fl_ctx = FLContext()
         defaults = {"num_rounds": 2, "round_timeout": 0.2, "grace": 0.05, "task_check_period": 0.01}
         super().__init__(aggregator, "persistor", "train", **{**defaults, **arguments})
         self.state, self.answers = dict(state), answers
         self.persistor, self.fl_ctx, self.abort_signal = Persistor(folder), FLContext(), Signal()
         self.saved, self.meta, self.asked, self.panics, self.waiting = [], {}, [], [], 0
+        self.targets, self.warnings = [], []
         self.run_dir = folder / "job"
 
     def load_model(self):
@@ -76,6 +77,7 @@ class Workflow(ModalityFedAvg):
 
     def broadcast_model(self, data, task_name, targets, blocking, callback):
         self.asked.append((task_name, data.current_round, dict(data.meta)))
+        self.targets.append(list(targets))
         self.waiting = 0
         for site in targets:
             answer = self.answers(task_name, site, data)
@@ -98,6 +100,9 @@ class Workflow(ModalityFedAvg):
 
     def event(self, _):
         pass
+
+    def warning(self, msg):
+        self.warnings.append(msg)
 
     def panic(self, reason):
         self.panics.append(reason)
@@ -311,6 +316,51 @@ def test_a_modality_that_nobody_has_is_not_waited_for_again(workflow, contribute
     run.run()
     assert len(run.saved) == 2
     assert read_log(run.persistor.folder / ROUNDS)[1]["seconds"] < 5
+
+
+def test_a_site_that_the_list_leaves_out_is_never_asked_and_scores_nothing(workflow):
+    def praise(task, _):
+        perfect = FLModel(metrics={"dice": {"t1": {"WT": [1.0, 1]}}})
+        return perfect if task == VALIDATE else "contribute"
+
+    run = workflow({"C": praise}, trust={"site_cases": {"A": 2, "B": 2}})
+    run.run()
+    assert run.targets == [["A", "B"]] * 3
+    assert read_log(run.persistor.folder / VALIDATIONS)[0]["sites"] == {"A": 0.5, "B": 0.5}
+    assert run._best == pytest.approx(0.5)
+    report = json.loads((run.persistor.folder / "round_0000.json").read_text())
+    assert (report["refused"], report["silent"]) == ({}, [])
+    told = [line for line in run.warnings if "list of sites" in line]
+    assert told == ["not in the coordinator's list of sites, and never asked: C"]
+
+
+def test_scores_of_a_site_that_was_not_asked_are_refused(workflow):
+    run = workflow()
+    run._asked = ["A", "B"]
+    for site in ("A", "C"):
+        scores = FLModel(metrics={"dice": {"t1": {"WT": [1.0, 1]}}}, meta={"client_name": site})
+        assert run._take_scores(scores) == (site == "A")
+    assert list(run._scores) == ["A"]
+    assert run._unscored == {"C": "it was not asked for scores"}
+
+
+def test_a_site_adds_its_sums_once_whatever_it_says_of_them(workflow, contribute):
+    def again(task, model):
+        if task != "train":
+            return "contribute"
+        ones = {"bank.counts": torch.ones(3, dtype=torch.float64)}
+        given = contribute("B", round=model.current_round, identity=BUNDLE, moved=ones)
+        return to_message(given, {"collected": False})
+
+    run = workflow({"B": again})
+    run.run()
+    assert run.saved[0][1][COUNTED_SITES] == SITES
+    assert run.saved[-1][0]["bank.counts"].tolist() == [3.0] * 3
+    report = json.loads((run.persistor.folder / "round_0001.json").read_text())
+    assert list(report["accepted"]) == ["A", "C"]
+    assert report["refused"] == {
+        "B": "its statistics are in the model, and it would add to them once more"
+    }
 
 
 @pytest.mark.parametrize(

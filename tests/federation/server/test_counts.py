@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from federation.server.counts import Counts, believed
+from federation.server.counts import Counts, believed, capped_scores, kept_share, shares
 from federation.server.trust import Trust
 
 
@@ -68,3 +68,30 @@ def test_a_list_of_the_coordinator_caps_all_counts():
 def test_what_makes_no_sense_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         Trust(**arguments)
+
+
+def test_sums_count_as_the_least_capped_of_their_modalities_does():
+    claimed = Counts(100, {"t1": 100, "t2": 50, "flair": 0})
+    assert kept_share(claimed, Counts(100, claimed.cases)) == 1.0
+    assert kept_share(claimed, Counts(50, {"t1": 50, "t2": 5, "flair": 0})) == 0.1
+    assert kept_share(claimed, Counts(20, {"t1": 20, "t2": 20, "flair": 0})) == 0.2
+
+
+def test_of_sizes_that_no_list_knows_the_lower_median_times_the_factor_counts():
+    assert shares({"A": 2, "B": 4, "X": 10**9}, 10.0) == {"A": 1.0, "B": 1.0, "X": 4e-8}
+    assert shares({"A": 2, "X": 80.0}, 10.0) == {"A": 1.0, "X": 0.25}
+    assert shares({"A": 2, "X": 10**9}, None) == {"A": 1.0, "X": 1.0}
+    assert shares({"A": 0.0}, 10.0) == {"A": 1.0}
+    assert shares({}, 10.0) == {}
+
+
+def test_capped_scores_keep_their_means_and_no_site_outweighs_ten_others():
+    scores = {
+        "A": {"t1": {"WT": [1.0, 2]}, "t2": {"WT": [0.5, 1]}},
+        "B": {"t1": {"WT": [3.0, 4]}},
+        "X": {"t1": {"WT": [1e9, 10**9]}, "t2": {"WT": [4.0, 5]}},
+    }
+    capped = capped_scores(scores, 10.0)
+    assert capped[:2] == [scores["A"], scores["B"]]
+    assert capped[2] == {"t1": {"WT": [40.0, 40.0]}, "t2": {"WT": [4.0, 5]}}
+    assert capped_scores(scores, None) == list(scores.values())

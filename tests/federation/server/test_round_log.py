@@ -36,5 +36,16 @@ def test_a_validation_leaves_numbers_and_tables(tmp_path):
     assert "80.0" in together
 
 
+def test_a_site_that_claims_many_held_out_cases_does_not_decide_the_table_of_all(tmp_path):
+    honest = {"t1": {"WT": [1.0, 2]}}
+    scores = {"a": honest, "b": honest, "liar": {"t1": {"WT": [1e9, 10**9]}}}
+    for factor, told in ((10.0, "91.7"), (None, "100.0")):
+        log = RoundLog(tmp_path, ["t1", "t2"], factor)
+        log.note_validation(1, scores, standing(scores), {})
+        text = (tmp_path / "tables.md").read_text(encoding="utf-8")
+        assert told in text[text.index("all sites together") :]
+    assert read_log(tmp_path / VALIDATIONS)[0]["dice"] == scores
+
+
 def test_no_log_is_empty(tmp_path):
     assert read_log(tmp_path / "none") == []

@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 from federation.protocol.contribution import Contribution
-from federation.protocol.exchange import Exchange, ExchangeRules, declared_statistics
+from federation.protocol.exchange import Exchange, ExchangeRules, Kind, declared_statistics
 from federation.server.round import Round
+from federation.server.statistics_check import adds
 from torch import nn
 
 from bundle.methods.lckd.method import LCKD
@@ -48,6 +49,10 @@ def test_a_bank_of_real_patches_passes_whatever_the_others_have_added(offer):
     own, cases = bank(0)
     assert offer(own.state_dict(), cases) is None
     globally, _ = bank(1, cases=300, spread=100.0)
+    assert offer(own.state_dict(), cases, globally) is None
+    for value in globally.state_dict().values():
+        # The sums of a site that the server believes in part.
+        value.mul_(1 / 3)
     assert offer(own.state_dict(), cases, globally) is None
     nothing = {key: torch.zeros_like(value) for key, value in own.state_dict().items()}
     assert offer(nothing, cases, globally) is None
@@ -134,3 +139,18 @@ def test_a_method_without_checks_and_private_statistics_are_left_alone():
     exchange = Exchange(ExchangeRules(MODALITIES, private_parameters=["^bank"]), state)
     given = Contribution("A", {}, {"t1": 1}, 1)
     assert Round(exchange, state, method=method).offer(given) is None
+
+
+def test_a_bank_that_a_site_leaves_as_it_was_adds_nothing():
+    method = nn.ModuleDict({"bank": bank(0, cases=30, spread=1e3)[0]})
+    state = method.state_dict()
+    rules = ExchangeRules(MODALITIES, additive_statistics=declared_statistics(method))
+    exchange, cases = Exchange(rules, state), {"t1": 1}
+    own = {key: value.float() for key, value in state.items()}
+    for received in (state, own):
+        # As `federation.site.sums.leaving` makes it, also where single precision was sent.
+        left = method.state_dict() | exchange.of_kind(Kind.ADDITIVE, received)
+        sent = exchange.difference(left, received, cases)
+        assert not adds(Contribution("A", sent, cases, 1), exchange)
+    sent["bank.counts"][0, 0] = 1e-300
+    assert adds(Contribution("A", sent, cases, 1), exchange)

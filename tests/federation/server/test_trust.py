@@ -80,6 +80,43 @@ def test_the_coordinators_list_counts_and_refuses_strangers(contribute, aggregat
     assert report["refused"] == {"X": "the coordinator's list of sites has ['A', 'B'] alone"}
 
 
+def test_sums_count_as_far_as_the_cases_that_the_server_believes(contribute, aggregate):
+    def give(site, cases, patches):
+        sums = {"bank.counts": torch.full((3,), float(patches), dtype=torch.float64)}
+        return contribute(site, {"t1": cases}, moved=sums)
+
+    honest, liar = give("A", 5, 50), give("X", 10**9, 10**10)
+    update, _ = aggregate(honest, liar)
+    # The lower of the two, ten times: 50 cases, of 10 patches each.
+    assert update["bank.counts"].tolist() == pytest.approx([550.0] * 3)
+    update, _ = aggregate(honest, liar, site_cases={"A": 5, "X": 20})
+    assert update["bank.counts"].tolist() == pytest.approx([250.0] * 3)
+    update, _ = aggregate(honest, liar, case_factor=None)
+    assert update["bank.counts"].tolist() == [50.0 + 1e10] * 3
+
+
+def test_elections_weigh_at_most_ten_times_the_median_of_those_that_are_held(contribute, round_of):
+    def give(site, *found):
+        sums = {"dice_sums": torch.tensor(found, dtype=torch.float64)}
+        return contribute(site, {"t1": 5}, moved=sums)
+
+    # Who withholds its own is no small site.
+    given = [give("A", 1.0, 2.0, 0.0), give("B", 1.0, 2.0, 0.0), give("C", 0.0, 0.0, 0.0)]
+    liar = give("X", 2e29, 0.0, 1e29)
+    update = round_of(*given, liar, case_factor=10.0).commit().update["dice_sums"]
+    assert update.tolist() == pytest.approx([(1 + 1 + 20) / 4, 1.0, 10 / 4])
+
+
+def test_who_votes_alone_is_measured_by_the_elections_of_before(contribute, exchange, state):
+    state["dice_sums"] = torch.tensor([1.0, 2.0, 0.0])
+    current = Round(exchange, state, trust=Trust())
+    for site, sums in (("A", [0.0] * 3), ("B", [0.0] * 3), ("X", [2e29 - 1, -2.0, 0.0])):
+        moved = {"dice_sums": torch.tensor(sums, dtype=torch.float64)}
+        assert current.offer(contribute(site, {"t1": 5}, moved=moved)) is None
+    moved = current.commit().update["dice_sums"]
+    assert (state["dice_sums"] + moved).tolist() == pytest.approx([22 / 3, 4 / 3, 0.0])
+
+
 def test_a_flipped_update_within_the_norm_bound_is_marked(contribute, aggregate, tmp_path):
     sites = [contribute(site) for site in "ABC"]
     flipped = {key: -value for key, value in contribute().update.items() if "network" in key}

@@ -9,17 +9,23 @@ from types import SimpleNamespace
 
 import federation
 import pytest
+from federation.protocol.messages import read_refusal
 from federation.protocol.stages import Stage
 from federation.site.executor import BundleTrainer
-from nvflare.apis.fl_constant import ReturnCode
+from nvflare.apis.event_type import EventType
+from nvflare.apis.fl_constant import FLContextKey, ReturnCode
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.apis.signal import Signal
+from nvflare.app_common.abstract.fl_model import FLModel
 from nvflare.app_common.executors.client_api.external_process_backend import ExternalProcessBackend
+from nvflare.app_common.executors.client_api_executor import ClientAPIExecutor
+from nvflare.app_common.utils.fl_model_utils import FLModelUtils
 
 import bundle
 
 STAGES = [Stage("train", ["train.json"], 2, settings={"prompt_source": "a b"}).to_dict()]
+DONE = FLModel(metrics={"loss": 1.0})
 
 
 def test_it_starts_the_installed_trainer_with_this_python():
@@ -127,6 +133,32 @@ def test_in_a_thread_the_arguments_survive_nvflares_splitting_at_blanks():
     assert trainer._task_script_path == str(Path(federation.__file__).parent / "site/client.py")
     assert " " not in trainer._task_script_args
     assert json.loads(trainer._task_script_args)["stages"] == STAGES
+
+
+@pytest.mark.parametrize("simulated", [False, True])
+def test_a_thread_of_nvflares_process_runs_in_the_simulator_alone(monkeypatch, simulated):
+    started = []
+    monkeypatch.setattr(ClientAPIExecutor, "handle_event", lambda *_: started.append(1))
+    monkeypatch.setattr(BundleTrainer, "_train", lambda *_: FLModelUtils.to_shareable(DONE))
+    trainer, context = BundleTrainer("fed", STAGES, own_process=False), FLContext()
+    if simulated:
+        context.set_prop(FLContextKey.SIMULATE_MODE, True, private=True, sticky=True)
+    trainer.handle_event(EventType.START_RUN, context)
+    assert started == [1] * simulated
+    reply = trainer.execute("train", Shareable(), context, Signal())
+    told = read_refusal(FLModelUtils.from_shareable(reply))
+    expected = "the job says own_process: false, expected true outside of the simulator"
+    assert told is None if simulated else expected in told
+    # What NVFlare does at the end of a job is done all the same.
+    trainer.handle_event(EventType.END_RUN, context)
+    assert len(started) == 1 + simulated
+
+
+def test_a_process_of_its_own_starts_with_the_job_everywhere(monkeypatch):
+    started = []
+    monkeypatch.setattr(ClientAPIExecutor, "handle_event", lambda *_: started.append(1))
+    BundleTrainer("fed", STAGES).handle_event(EventType.START_RUN, FLContext())
+    assert started == [1]
 
 
 @pytest.mark.parametrize("name", ["../../..", "a/b", "", ".", "/tmp/x", "a\nb", "a" * 65, None])
