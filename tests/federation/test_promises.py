@@ -86,8 +86,22 @@ HAPPENS = {
         f"{SERVER}statistics_check::impossible_elections_are_refused",
     ),
     "a site claims far more cases": (
+        f"{SERVER}trust::sums_count_as_far_as_the_cases_that_the_server_believes",
         f"{SERVER}trust::a_billion_cases_weigh_ten_times_the_median",
         f"{SERVER}trust::the_coordinators_list_counts_and_refuses_strangers",
+    ),
+    "a site claims far more held-out cases": (
+        f"{SERVER}round_log::a_site_that_claims_many_held_out_cases_does_not_decide_the_table_of_all",
+        f"{SERVER}trust::elections_weigh_at_most_ten_times_the_median_of_those_that_are_held",
+    ),
+    "a site adds its statistics a second time": (
+        f"{SERVER}controller::a_site_adds_its_sums_once_whatever_it_says_of_them",
+    ),
+    "a site connects that the coordinator's list": (
+        f"{SERVER}controller::a_site_that_the_list_leaves_out_is_never_asked_and_scores_nothing",
+    ),
+    "a job says `own_process: false`": (
+        f"{SITE}executor::a_thread_of_nvflares_process_runs_in_the_simulator_alone",
     ),
     "a site sends an update that is turned round": (
         f"{SERVER}trust::a_flipped_update_within_the_norm_bound_is_marked",
