@@ -34,17 +34,22 @@ def state():
 
 
 @pytest.fixture
-def rules():
+def rules_by_name():
+    """The rules as plain values, as a job names them."""
+    return {
+        "modality_parameters": [r"\.encoders\.{index}\."],
+        "modality_axes": {r"\.first\.weight$": 1},
+        "private_parameters": [r"\.norm\."],
+        "additive_statistics": [r"^bank\."],
+        "recounted_statistics": ["^dice_sums$"],
+    }
+
+
+@pytest.fixture
+def rules(rules_by_name):
     from federation.protocol.exchange import ExchangeRules
 
-    return ExchangeRules(
-        MODALITIES,
-        modality_parameters=[r"\.encoders\.{index}\."],
-        modality_axes={r"\.first\.weight$": 1},
-        private_parameters=[r"\.norm\."],
-        additive_statistics=[r"^bank\."],
-        recounted_statistics=["^dice_sums$"],
-    )
+    return ExchangeRules(MODALITIES, **rules_by_name)
 
 
 @pytest.fixture

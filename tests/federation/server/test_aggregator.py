@@ -13,19 +13,12 @@ from nvflare.app_common.abstract.fl_model import FLModel, ParamsType
 from nvflare.app_common.utils.fl_model_utils import FLModelUtils
 
 HEAD = "network.head.weight"
-RULES = {
-    "modality_parameters": [r"\.encoders\.{index}\."],
-    "modality_axes": {r"\.first\.weight$": 1},
-    "private_parameters": [r"\.norm\."],
-    "additive_statistics": [r"^bank\."],
-    "recounted_statistics": ["^dice_sums$"],
-}
 
 
 @pytest.fixture
-def make():
+def make(rules_by_name):
     def aggregator(**arguments):
-        built = ModalityAggregator(["t1", "t2", "flair"], RULES, **arguments)
+        built = ModalityAggregator(["t1", "t2", "flair"], rules_by_name, **arguments)
         built.fl_ctx = FLContext()
         return built
 

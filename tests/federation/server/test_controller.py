@@ -51,14 +51,7 @@ class Workflow(ModalityFedAvg):
     An answer of None never comes; "failed" is an error of the site's executor.
     """
 
-    def __init__(self, state, answers, folder, trust=None, **arguments):
-        rules = {
-            "modality_parameters": [r"\.encoders\.{index}\."],
-            "modality_axes": {r"\.first\.weight$": 1},
-            "private_parameters": [r"\.norm\."],
-            "additive_statistics": [r"^bank\."],
-            "recounted_statistics": ["^dice_sums$"],
-        }
+    def __init__(self, state, answers, folder, rules, trust=None, **arguments):
         aggregator = ModalityAggregator(["t1", "t2", "flair"], rules, **(trust or {}))
         aggregator.fl_ctx = FLContext()
         defaults = {"num_rounds": 2, "round_timeout": 0.2, "grace": 0.05, "task_check_period": 0.01}
@@ -117,7 +110,7 @@ def _same_bundle(monkeypatch):
 
 
 @pytest.fixture
-def workflow(state, contribute, tmp_path):
+def workflow(state, contribute, tmp_path, rules_by_name):
     """Give workflow(answers={site: answer or function}, **arguments); others contribute 1."""
 
     def make(answers=None, scores=0.5, **arguments):
@@ -132,7 +125,7 @@ def workflow(state, contribute, tmp_path):
             given = contribute(site, round=model.current_round, identity=BUNDLE)
             return to_message(given, {"collected": model.current_round == 0})
 
-        return Workflow(state, answer, tmp_path, **arguments)
+        return Workflow(state, answer, tmp_path, rules_by_name, **arguments)
 
     return make
 

@@ -236,18 +236,11 @@ def _same_bundle(monkeypatch):
 
 
 @pytest.fixture
-def run(state, contribute, tmp_path):
+def run(state, contribute, tmp_path, rules_by_name):
     """Give run(spoil, task): `spoil(message, value)` spoils the answers of a site for each value.
 
     With `written` it is given what NVFlare made of a message.
     """
-    rules = {
-        "modality_parameters": [r"\.encoders\.{index}\."],
-        "modality_axes": {r"\.first\.weight$": 1},
-        "private_parameters": [r"\.norm\."],
-        "additive_statistics": [r"^bank\."],
-        "recounted_statistics": ["^dice_sums$"],
-    }
 
     def answer(task, site):
         if task == VALIDATE:
@@ -267,7 +260,7 @@ def run(state, contribute, tmp_path):
                 spoil(shareable, VALUES[site])
             return shareable
 
-        workflow = Workflow(state, [*HONEST, *VALUES], answers, tmp_path, rules)
+        workflow = Workflow(state, [*HONEST, *VALUES], answers, tmp_path, rules_by_name)
         workflow.run()
         return workflow
 

@@ -17,13 +17,6 @@ from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_context import FLContext
 
 HEAD, OWN = "network.head.weight", "network.encoders.0.weight"
-RULES = {
-    "modality_parameters": [r"\.encoders\.{index}\."],
-    "modality_axes": {r"\.first\.weight$": 1},
-    "private_parameters": [r"\.norm\."],
-    "additive_statistics": [r"^bank\."],
-    "recounted_statistics": ["^dice_sums$"],
-}
 
 
 @pytest.fixture
@@ -38,12 +31,12 @@ def round_of(exchange, state):
 
 
 @pytest.fixture
-def aggregate(state, tmp_path):
+def aggregate(state, tmp_path, rules_by_name):
     """Give aggregate(*contributions, **arguments): the update and the report of a round."""
 
     def make(*contributions, **arguments):
         aggregator = ModalityAggregator(
-            ["t1", "t2", "flair"], RULES, report_dir=str(tmp_path), **arguments
+            ["t1", "t2", "flair"], rules_by_name, report_dir=str(tmp_path), **arguments
         )
         aggregator.fl_ctx = FLContext()
         aggregator.begin(state, 0)
@@ -243,8 +236,9 @@ def test_a_damaged_file_is_that_contributions_drop_and_no_wrong_mean(
     assert all(torch.equal(commit.update[key], value) for key, value in alone.update.items())
 
 
-def test_nothing_is_left_whatever_becomes_of_the_round(contribute, state, tmp_path):
-    aggregator = ModalityAggregator(["t1", "t2", "flair"], RULES, report_dir=str(tmp_path))
+def test_nothing_is_left_whatever_becomes_of_the_round(contribute, state, tmp_path, rules_by_name):
+    names = ["t1", "t2", "flair"]
+    aggregator = ModalityAggregator(names, rules_by_name, report_dir=str(tmp_path))
     aggregator.fl_ctx = FLContext()
     message = to_message(contribute("A"))
     message.meta["client_name"] = "A"
