@@ -26,6 +26,7 @@ def test_the_peak_is_that_of_the_thing_alone():
     assert whole > added + 20
 
 
+@pytest.mark.long
 def test_the_whole_measurement_runs_and_tells_ratios():
     costs = cost.measure(crop=16, window=32, batch=2, repeats=1, amp=False)
     assert set(costs["ratios"]) >= {"step of stage 2", "window", "memory of a window"}

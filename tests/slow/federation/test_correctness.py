@@ -227,7 +227,7 @@ def test_a_resumed_job_with_more_rounds_goes_on_learning(stage, share, federate)
 def test_a_site_that_withholds_its_statistics_pretrains_with_those_of_the_others(
     stage, share, federate
 ):
-    pretrain = stage("pretrain", PRETRAIN, rounds=3, **PATCHES)
+    pretrain = stage("pretrain", PRETRAIN, rounds=4, **PATCHES)
     shy = dataclasses.replace(share("b", [2, 3]), rules=Rules())
     federation = federate(pretrain, [share("a", [0, 1]), shy])
     federation.round()
