@@ -59,7 +59,7 @@ test: $(VENV)/.dev  ## everything but the longest proofs, slow tests included
 	$(TWO_WORKERS) -m "not long"
 
 test-long: $(VENV)/.dev  ## the longest proofs alone
-	@echo "The longest proofs: about 8 minutes on two free cores."
+	@echo "The longest proofs: about 6 minutes on two free cores."
 	$(TWO_WORKERS) -m long
 
 check: $(VENV)/.dev  ## format, lint and the quick tests: before each commit
