@@ -199,7 +199,7 @@ class ModalityFedAvg(FedAvg):
             )
         self.panic(
             f"round {self.current_round} got fewer than {self.min_sites} contributions "
-            f"{self.attempts} times. The state after round {self.current_round - 1} is in "
+            f"{self.attempts} times. The state of before is in "
             f"{self.persistor.folder}. Resume the job when the sites are back."
         )
         return None

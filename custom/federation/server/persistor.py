@@ -23,6 +23,7 @@ from bundle.atomic import write_text_atomically
 from bundle.training.weights import load_pretrained
 from federation.protocol.changes import MADE_WITH, check_changes, made_with
 from federation.protocol.identity import check_unchanged
+from federation.protocol.site_text import LONGEST_NAME, one_line
 from federation.protocol.stages import check_name, installed_identity, read_stages, read_workflow
 from federation.server.aggregator import KEPT
 from federation.server.checkpoint import export_model
@@ -103,7 +104,9 @@ class BundlePersistor(PTFileModelPersistor):
         state_dir = find_site(SERVER, app_root).state_dir or app_root / "patchwork"
         self._root = state_dir / self.federation
         meta = fl_ctx.get_prop(FLContextKey.JOB_META) or {}
-        self._job = f"{meta.get(JobMetaKey.JOB_NAME.value, 'a job')} ({fl_ctx.get_job_id()})"
+        # A job names itself, and the name ends in logs and in messages to others.
+        name = one_line(meta.get(JobMetaKey.JOB_NAME.value, "a job"), LONGEST_NAME)
+        self._job = f"{name} ({fl_ctx.get_job_id()})"
         own = read_workflow(self.training, {}).parser.get("at_server") or {}
         self.workflow = read_workflow(self.training, {"pretrained_file": None, **own})
         self.workflow.initialize()

@@ -129,9 +129,10 @@ def test_a_second_job_of_the_federation_is_refused_and_moves_nothing(start):
     commit(first, weights, context)
     other = FLContext()
     other.set_prop(FLContextKey.APP_ROOT, str(first.folder / "app"), private=True, sticky=False)
-    other.set_prop(FLContextKey.JOB_META, {"name": "again"}, private=True, sticky=False)
+    other.set_prop(FLContextKey.JOB_META, {"name": "=again\n"}, private=True, sticky=False)
     second = BundlePersistor("fed", TRAIN)
     second._initialize(other)
+    assert second._job == "'=again (None)"
     before = sorted(first.folder.parent.rglob("*"))
     with pytest.raises(ValueError, match=r"no other job runs for the federation fed, but a job"):
         second.load_model(other)
