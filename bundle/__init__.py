@@ -6,7 +6,6 @@ import json
 import sys
 from importlib.machinery import PathFinder
 from pathlib import Path
-from types import TracebackType
 
 __version__ = "0.5.0"
 
@@ -61,24 +60,7 @@ def __getattr__(name: str) -> object:
     raise AttributeError(moves or f"module 'bundle' has no attribute {name!r}")
 
 
-def _say_cause_last(
-    kind: type[BaseException], error: BaseException, trace: TracebackType | None
-) -> None:
-    """Print a traceback as usual, then what is behind MONAI's "Failed to evaluate ..."."""
-    sys.__excepthook__(kind, error, trace)
-    cause = error
-    while str(cause).startswith("Failed to ") and cause.__cause__ is not None:
-        cause = cause.__cause__
-    if cause is not error:
-        print(f"{type(cause).__name__}: {cause}", file=sys.stderr)
-
-
 sys.meta_path.append(MovedNames)
-# Of a program that merely imports the bundle, the hook is none of our business.
-if getattr(getattr(sys.modules["__main__"], "__spec__", None), "name", None) == (
-    "monai.bundle.__main__"
-):
-    sys.excepthook = _say_cause_last
 
 
 def root_of(error: BaseException) -> BaseException:
@@ -130,3 +112,12 @@ def check_root(bundle_root: str) -> str:
                 f"the one in {wanted}. Run the two bundles in separate processes."
             )
     return ROOT
+
+
+# Of a program that merely imports the bundle, its terminal and its errors are none of our business.
+if getattr(getattr(sys.modules["__main__"], "__spec__", None), "name", None) == (
+    "monai.bundle.__main__"
+):
+    from bundle.cli.monai_run import take_over
+
+    take_over()

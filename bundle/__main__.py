@@ -1,34 +1,31 @@
 """The command line `python -m bundle VERB`: everything but training, which `monai.bundle` runs.
 
-Each verb imports its own module only, so that `scan` runs without loading MONAI. The verbs turn
-what python-fire makes of a shell word into plain values; what they do is in the module they call.
-python-fire answers a wrong word with a page of usage, or runs the verb first and complains then:
-so verb and options are checked here before python-fire sees them.
+Each verb imports its own module only, so that `scan` runs without loading MONAI. What a word of the
+shell becomes is the annotation of its parameter, see `bundle.cli.kinds`; what a verb does is in the
+module that it calls.
 """
 
 from __future__ import annotations
 
-import difflib
-import inspect
-import re
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
-import fire
-
-from bundle import flag
+from bundle.cli.command import HELP, run_command
+from bundle.cli.errors import end_of
+from bundle.cli.kinds import Names, Numbers, PathText, Table
+from bundle.cli.terminal import bear_every_letter
+from bundle.cli.words import suggestion
 from bundle.modalities import BRATS_MODALITIES
 from bundle.regions import BRATS_REGIONS
 
 
 def phantom(
-    output_dir: str,
-    sections: Any = "24,4,8",
+    output_dir: PathText,
+    sections: tuple[int, ...] | Table = (24, 4, 8),
     size: int = 48,
-    spacing_mm: Any = 2.0,
-    modalities: Any = BRATS_MODALITIES,
+    spacing_mm: Numbers = (2.0,),
+    modalities: Names = BRATS_MODALITIES,
     seed: int = 0,
     difficulty: float = 1.0,
     orientation: str = "LPS",
@@ -50,14 +47,13 @@ def phantom(
     from bundle.data.datalist import SECTIONS
     from bundle.phantom.data_set import write_phantom
 
-    counts = sections if isinstance(sections, Mapping) else _section_counts(sections, SECTIONS)
-    sizes = _numbers(spacing_mm)
+    counts = _section_counts(sections, SECTIONS) if isinstance(sections, tuple) else sections
     path = write_phantom(
-        str(output_dir),
+        output_dir,
         sections=counts,
         size=size,
-        spacing_mm=sizes * 3 if len(sizes) == 1 else sizes,
-        modalities=_names(modalities),
+        spacing_mm=spacing_mm * 3 if len(spacing_mm) == 1 else spacing_mm,
+        modalities=modalities,
         seed=seed,
         difficulty=difficulty,
         orientation=orientation,
@@ -67,13 +63,13 @@ def phantom(
 
 
 def scan(
-    root: str,
-    output: str | None = None,
-    modalities: Any = BRATS_MODALITIES,
-    regions: Any = None,
-    aliases: Any = None,
+    root: PathText,
+    output: PathText | None = None,
+    modalities: Names = BRATS_MODALITIES,
+    regions: Table | None = None,
+    aliases: Table | None = None,
     strict: bool = False,
-    split: Any = None,
+    split: Numbers | None = None,
     seed: int = 0,
     check: str = "voxels",
 ) -> None:
@@ -94,12 +90,12 @@ def scan(
     from bundle.data.scan import scan as scan_folder
 
     problems = scan_folder(
-        str(root),
-        output=_path(output),
-        modalities=_names(modalities),
+        root,
+        output=output,
+        modalities=modalities,
         regions=BRATS_REGIONS if regions is None else regions,
         aliases=BRATS_ALIASES if aliases is None else aliases,
-        split=None if split is None else _numbers(split),
+        split=split,
         seed=seed,
         check=check,
     )
@@ -107,7 +103,7 @@ def scan(
         raise SystemExit(1)
 
 
-def faults(cases: int = 200, seed: int = 0, datalist: str | None = None) -> None:
+def faults(cases: int = 200, seed: int = 0, datalist: PathText | None = None) -> None:
     """Plant faults into cases, and count which of them the rules of the check find.
 
     Args:
@@ -117,17 +113,17 @@ def faults(cases: int = 200, seed: int = 0, datalist: str | None = None) -> None
     """
     from bundle.phantom.fault_rates import measure_rates, rates_table
 
-    print(rates_table(measure_rates(int(cases), int(seed), _path(datalist))))
+    print(rates_table(measure_rates(cases, seed, datalist)))
 
 
 def degrade(
-    datalist: str,
-    output: str,
+    datalist: PathText,
+    output: PathText,
     ratio: float | None = None,
-    rates: Any = None,
-    sections: Any = "training",
+    rates: Table | str | None = None,
+    sections: Names = ("training",),
     seed: int = 0,
-    modalities: Any = BRATS_MODALITIES,
+    modalities: Names = BRATS_MODALITIES,
 ) -> None:
     """Take modalities away from the cases of a datalist, the same ones every time.
 
@@ -142,17 +138,16 @@ def degrade(
     """
     from bundle.data.degrade import degrade as degrade_datalist
 
-    names = _names(modalities)
-    degrade_datalist(str(datalist), str(output), ratio, rates, _names(sections), seed, names)
+    degrade_datalist(datalist, output, ratio, rates, sections, seed, modalities)
 
 
 def partition(
-    datalist: str,
-    output_dir: str,
-    csv: str | None = None,
+    datalist: PathText,
+    output_dir: PathText,
+    csv: PathText | None = None,
     plan: str | None = None,
     seed: int = 0,
-    modalities: Any = BRATS_MODALITIES,
+    modalities: Names = BRATS_MODALITIES,
 ) -> None:
     """Share the cases of a datalist out over the sites of a federation.
 
@@ -166,16 +161,15 @@ def partition(
     """
     from bundle.data.partition import partition as partition_datalist
 
-    names = _names(modalities)
-    partition_datalist(str(datalist), str(output_dir), _path(csv), plan, seed, names)
+    partition_datalist(datalist, output_dir, csv, plan, seed, modalities)
 
 
 def prompts(
-    output: str,
+    output: PathText,
     model: str = "ViT-B-32",
-    pretrained: str = "laion2b_s34b_b79k",
+    pretrained: PathText = "laion2b_s34b_b79k",
     source: str = "clip",
-    modalities: Any = BRATS_MODALITIES,
+    modalities: Names = BRATS_MODALITIES,
     seed: int = 0,
 ) -> None:
     """Write a text embedding for every modality subset; CLIP needs the extra `clip`.
@@ -190,27 +184,26 @@ def prompts(
     """
     from bundle.prompts.bank import prompt_bank, save_prompt_bank
 
-    names = _names(modalities)
     if source == "clip":
         from bundle.prompts.clip import clip_prompt_bank
 
-        bank = clip_prompt_bank(names, str(model), str(pretrained))
+        bank = clip_prompt_bank(modalities, model, pretrained)
     else:
-        bank = prompt_bank(names, str(source), seed=seed)
-    save_prompt_bank(bank, str(output))
+        bank = prompt_bank(modalities, source, seed=seed)
+    save_prompt_bank(bank, output)
     print(f"wrote {output}")
     print(bank.describe())
 
 
 def benchmark(
-    output_dir: str,
+    output_dir: PathText,
     grid: str = "universal",
     workers: int = 2,
     only: str | None = None,
     report_only: bool = False,
     keep: bool = False,
     device: str | None = None,
-    datalist: str | None = None,
+    datalist: PathText | None = None,
 ) -> None:
     """Train and test a grid of methods, and write a report; a stopped grid goes on.
 
@@ -228,20 +221,13 @@ def benchmark(
     """
     from bundle.benchmark.command import benchmark as make_benchmark
 
-    pattern = None if only is None else str(only)
-    try:
-        fine = make_benchmark(
-            str(output_dir), grid, workers, pattern, report_only, keep, device, _path(datalist)
-        )
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
-    if not fine:
+    if not make_benchmark(output_dir, grid, workers, only, report_only, keep, device, datalist):
         raise SystemExit(1)
 
 
 def features(
-    output_dir: str = "runs/features",
-    file: str | None = None,
+    output_dir: PathText = "runs/features",
+    file: PathText | None = None,
     ratio: float = 0.5,
     epochs: int = 10,
     seed: int = 0,
@@ -257,11 +243,14 @@ def features(
     """
     from bundle.sentiment.compare import compare
 
-    compare(str(output_dir), _path(file), ratio, epochs, seed)
+    compare(output_dir, file, ratio, epochs, seed)
 
 
 def package(
-    output: str = "runs", weights: str | None = None, overlay: Any = None, data: str | None = None
+    output: PathText = "runs",
+    weights: PathText | None = None,
+    overlay: tuple[PathText, ...] = (),
+    data: str | None = None,
 ) -> None:
     """Write the bundle and its weights as one zip for MONAI's tools.
 
@@ -274,13 +263,14 @@ def package(
     """
     from bundle.delivery.package import package as write_package
 
-    overlays = () if overlay is None else _names(overlay)
-    path = write_package(str(output), _path(weights), overlays, _path(data))
-    print(f"wrote {path}")
+    print(f"wrote {write_package(output, weights, overlay, data)}")
 
 
 def export(
-    output: str, weights: str | None = None, overlay: Any = None, image_only: bool = False
+    output: PathText,
+    weights: PathText | None = None,
+    overlay: tuple[PathText, ...] = (),
+    image_only: bool = False,
 ) -> None:
     """Write the trained network for other programs, as .onnx or PyTorch's .pt2.
 
@@ -295,16 +285,16 @@ def export(
     from bundle.delivery.export import export as write_export
     from bundle.delivery.trained_model import find_trained
 
-    trained = find_trained(_path(weights), () if overlay is None else _names(overlay))
-    path = write_export(trained.network(), str(output), trained.note(), image_only)
+    trained = find_trained(weights, overlay)
+    path = write_export(trained.network(), output, trained.note(), image_only)
     print(f"wrote {path}")
 
 
 def label(
-    output_dir: str = "runs/label",
-    weights: str | None = None,
-    overlay: Any = None,
-    studies: str | None = None,
+    output_dir: PathText = "runs/label",
+    weights: PathText | None = None,
+    overlay: tuple[PathText, ...] = (),
+    studies: PathText | None = None,
     app: str = "patchwork",
     port: int = 8000,
     start: bool = True,
@@ -324,10 +314,9 @@ def label(
     """
     from bundle.delivery.label_server import prepare
 
-    overlays = () if overlay is None else _names(overlay)
-    server = prepare(output_dir, _path(weights), overlays, _path(studies), str(app), int(port))
+    server = prepare(output_dir, weights, overlay, studies, app, port)
     print(f"app: {server.app}\nstudies: {server.studies}")
-    if not flag(start):
+    if not start:
         print(shlex.join(server.command()))
         return
     print(f"the server will be at http://127.0.0.1:{server.port}; Ctrl-C stops it")
@@ -336,7 +325,7 @@ def label(
         raise SystemExit(status)
 
 
-def settings(output: str | None = None) -> None:
+def settings(output: PathText | None = None) -> None:
     """Write docs/settings.md: every setting of the configs, its default and its meaning.
 
     Args:
@@ -344,7 +333,7 @@ def settings(output: str | None = None) -> None:
     """
     from bundle.delivery.settings_page import write_settings
 
-    print(f"wrote {write_settings(_path(output))}")
+    print(f"wrote {write_settings(output)}")
 
 
 VERBS: dict[str, Callable[..., None]] = {
@@ -362,7 +351,6 @@ VERBS: dict[str, Callable[..., None]] = {
     "settings": settings,
 }
 PROGRAM = "python -m bundle"
-HELP = {"--help", "-h", "help"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -372,23 +360,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the words after `python -m bundle`; None = those of this process.
 
     Returns:
-        The exit status: 0, or 2 where the user has to change something (said on stderr).
+        The exit status: 0, or that of `end_of`: 2 where the user has to change something.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if not words or words[0] in HELP:
+    if not words or words[0] in (*HELP, "help"):
         print(_verbs_help())
         return 0
-    try:
-        _check_verb(words[0])
-        if HELP & set(words[1:]):
-            print(_verb_help(words[0]))
-            return 0
-        _check_options(words[0], words[1:])
-        fire.Fire(VERBS, command=words, name=PROGRAM)
-    except (ValueError, OSError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    verb = words[0]
+    if verb not in VERBS:
+        near = suggestion(verb, list(VERBS))
+        return end_of(ValueError(f"no verb {verb!r}.{near} `{PROGRAM} --help` lists the verbs."))
+    return run_command(VERBS[verb], words[1:], f"{PROGRAM} {verb}")
 
 
 def _verbs_help() -> str:
@@ -406,114 +388,12 @@ def _verbs_help() -> str:
     )
 
 
-def _verb_help(verb: str) -> str:
-    """Say how a verb is called; its docstring names every option, the signature the defaults."""
-    parameters = inspect.signature(VERBS[verb]).parameters.values()
-    needed = [each.name.upper() for each in parameters if each.default is each.empty]
-    given = [each for each in parameters if each.default not in (each.empty, None)]
-    usage = " ".join([PROGRAM, verb, *needed, "[--OPTION VALUE] ..."])
-    defaults = [f"    --{each.name} {_as_word(each.default)}" for each in given]
-    lines = [f"usage: {usage}", "", inspect.getdoc(VERBS[verb]) or ""]
-    return "\n".join([*lines, *(["", "Defaults:", *defaults] if defaults else [])])
-
-
-def _as_word(value: Any) -> str:
-    return ",".join(value) if isinstance(value, tuple) else str(value)
-
-
-def _check_verb(verb: str) -> None:
-    if verb not in VERBS:
-        raise ValueError(
-            f"no verb {verb!r}.{_suggestion(verb, VERBS)} `{PROGRAM} --help` lists the verbs."
-        )
-
-
-def _check_options(verb: str, words: Sequence[str]) -> None:
-    """Refuse an option that does not exist before anything runs.
-
-    Args:
-        verb: one of VERBS.
-        words: what follows the verb, as python-fire is going to read it.
-
-    Raises:
-        ValueError: no such option, a value too few or too many.
-    """
-    if "--" in words:
-        return  # what follows is for python-fire itself
-    parameters = inspect.signature(VERBS[verb]).parameters
-    see = f"`{PROGRAM} {verb} --help` lists the options."
-    given, values, index = set(), [], 0
-    while index < len(words):
-        word, index = words[index], index + 1
-        if not _is_option(word):
-            values.append(word)
-            continue
-        option, equals, _ = word.lstrip("-").partition("=")
-        has_value = bool(equals) or (index < len(words) and not _is_option(words[index]))
-        name = _parameter(option.replace("-", "_"), has_value, parameters)
-        if name is None:
-            dashed = {f"--{parameter}": parameter for parameter in parameters}
-            unknown = word.partition("=")[0]
-            raise ValueError(f"{verb}: no option {unknown}.{_suggestion(unknown, dashed)} {see}")
-        given.add(name)
-        index += has_value and not equals
-    free = [name for name in parameters if name not in given]
-    if len(values) > len(free):
-        raise ValueError(f"{verb}: one value too many, {values[len(free)]!r}. {see}")
-    for name in free[len(values) :]:
-        if parameters[name].default is inspect.Parameter.empty:
-            raise ValueError(f"{verb}: no value for {name.upper()}. {see}")
-
-
-def _is_option(word: str) -> bool:
-    """Tell an option from a value as python-fire does; -1 is a value."""
-    return word.startswith("--") or re.match("-[a-zA-Z]", word) is not None
-
-
-def _parameter(option: str, has_value: bool, parameters: Mapping[str, Any]) -> str | None:
-    """Return the parameter that python-fire takes an option for; None = it would take none."""
-    if option in parameters:
-        return option
-    if not has_value and option.startswith("no") and option[2:] in parameters:
-        return option[2:]
-    short = [name for name in parameters if name[0] == option]
-    return short[0] if len(short) == 1 else None
-
-
-def _suggestion(word: str, known: Mapping[str, Any]) -> str:
-    near = difflib.get_close_matches(word, known, n=1)
-    return f" Did you mean {near[0]}?" if near else f" Expected one of {', '.join(known)}."
-
-
-def _path(value: Any) -> str | None:
-    """Undo python-fire's reading of a folder called 2020 as a number."""
-    return None if value is None else str(value)
-
-
-def _words(value: Any) -> list[Any]:
-    """Split 'a,b', which python-fire hands over as a string or already as a tuple."""
-    if isinstance(value, (list, tuple)):
-        return list(value)
-    return [word.strip() for word in str(value).split(",") if word.strip()]
-
-
-def _names(value: Any) -> tuple[str, ...]:
-    return tuple(str(word) for word in _words(value))
-
-
-def _numbers(value: Any) -> tuple[float, ...]:
-    try:
-        return tuple(float(word) for word in _words(value))
-    except ValueError as error:
-        raise ValueError(f"expected numbers such as 0.7,0.1,0.2, got {value!r}") from error
-
-
-def _section_counts(value: Any, sections: Sequence[str]) -> dict[str, int]:
-    counts = [int(number) for number in _numbers(value)]
-    if len(counts) > len(sections):
-        raise ValueError(f"sections: expected up to {len(sections)} numbers, got {value!r}")
-    return dict(zip(sections, counts, strict=False))
+def _section_counts(numbers: Sequence[int], sections: Sequence[str]) -> dict[str, int]:
+    if len(numbers) > len(sections):
+        raise ValueError(f"sections: expected up to {len(sections)} numbers, got {len(numbers)}")
+    return dict(zip(sections, numbers, strict=False))
 
 
 if __name__ == "__main__":
+    bear_every_letter()
     sys.exit(main())
