@@ -10,12 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import fire
-import yaml
 from federation.census import CensusRecipe
 from federation.job import ModalityRecipe, Plan, Privacy
 from federation.protocol.stages import Stage, installed_identity
 from nvflare.recipe.spec import Recipe
+
+from bundle.cli.command import main
+from bundle.cli.kinds import Names, PathText, Table
 
 FOLDER = Path(__file__).resolve().parent
 # Two sites at least: the average of one is that one's own model.
@@ -148,20 +149,20 @@ def write_job(recipe: Recipe, name: str, output_dir: str | Path) -> Path:
 
 
 def define(
-    output_dir: str = str(FOLDER),
+    output_dir: PathText = str(FOLDER),
     only: str | None = None,
     method: str = "universal",
     rounds: int = 100,
     pretrain_rounds: int = 30,
     local_epochs: int = 1,
-    overlays: Any = (),
-    settings: Any = None,
+    overlays: Names = (),
+    settings: Table | None = None,
     federation: str | None = None,
     resume: bool = False,
     accept_changes: bool = False,
     pin: bool = False,
     norm_bound: float | None = None,
-    site_cases: Any = None,
+    site_cases: Table | None = None,
     case_factor: float | None = None,
     robust: str | None = None,
     **quorum: Any,
@@ -193,11 +194,8 @@ def define(
     unknown = sorted(set(quorum) - set(QUORUM))
     if unknown:
         raise ValueError(f"expected options of this command or of {list(QUORUM)}, got {unknown}")
-    names = [overlays] if isinstance(overlays, str) else list(overlays)
-    choices = Choices(method, rounds, pretrain_rounds, local_epochs, names, settings or {})
-    # Fire takes a name with a hyphen for a difference, and leaves the text as it is.
-    listed = yaml.safe_load(site_cases) if isinstance(site_cases, str) else site_cases
-    trust = {"site_cases": listed, "case_factor": case_factor, "robust": robust}
+    choices = Choices(method, rounds, pretrain_rounds, local_epochs, overlays, settings or {})
+    trust = {"site_cases": site_cases, "case_factor": case_factor, "robust": robust}
     changes: dict[str, Any] = {
         "resume": resume,
         "accept_changes": accept_changes,
@@ -216,4 +214,8 @@ def define(
 
 
 if __name__ == "__main__":
-    fire.Fire(define)
+    main(
+        define,
+        "python jobs/define.py",
+        {name: float if isinstance(value, float) else int for name, value in QUORUM.items()},
+    )

@@ -148,12 +148,12 @@ def targets() -> set[str]:
 
 
 def _main_of(module: str) -> ast.FunctionDef | None:
-    """Find the function that a module hands to python-fire; it is read, not run."""
+    """Find the function that a module runs as a command; it is read, not run."""
     path = ROOT / f"{module.replace('federation.', 'custom/federation/').replace('.', '/')}.py"
     if not path.is_file():
         return None
     text = path.read_text(encoding="utf-8")
-    called = re.search(r"fire\.Fire\((\w+)\)", text)
+    called = re.search(r"^    main\(\s*(\w+),", text, re.MULTILINE)
     functions = {f.name: f for f in ast.parse(text).body if isinstance(f, ast.FunctionDef)}
     return functions.get(called.group(1)) if called else None
 

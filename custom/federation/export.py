@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import fire
-
+from bundle.cli.command import main
+from bundle.cli.kinds import Names, PathText, Table
 from federation.protocol.stages import Stage, read_workflow
 from federation.server.checkpoint import export_model
 
 
-def export(source: str, target: str, configs: Any, settings: Any = None) -> None:
+def export(
+    source: PathText, target: PathText, configs: Names, settings: Table | None = None
+) -> None:
     """Write the model of a federation as a flat state dict, every tensor or none.
 
     Args:
@@ -19,8 +21,7 @@ def export(source: str, target: str, configs: Any, settings: Any = None) -> None
         configs: config files of the stage, as its job names them: train.json,federation.yaml.
         settings: settings of the stage, such as '{filters: 8}'.
     """
-    names = configs.split(",") if isinstance(configs, str) else list(configs)
-    parser = read_stage_parser(Stage("export", names, 0, settings=settings or {}))
+    parser = read_stage_parser(Stage("export", list(configs), 0, settings=settings or {}))
     told = export_model(
         source,
         parser.get_parsed_content("network"),
@@ -39,4 +40,4 @@ def read_stage_parser(stage: Stage) -> Any:
 
 
 if __name__ == "__main__":
-    fire.Fire(export)
+    main(export, "python -m federation.export")

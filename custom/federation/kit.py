@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
-import fire
 import yaml
 
 from bundle.atomic import write_text_atomically
+from bundle.cli.command import main
+from bundle.cli.kinds import PathText
 from federation.policy import allow, forbid_code, forbid_reading, keep_logs_home, store_jobs_in
 from federation.rules import Rules
 from federation.settings import LOCAL_FILE, parse_site
@@ -19,10 +20,22 @@ _SERVER_FILE = "startup/fed_server.json"
 _PATHS = ("datalist_file", "dataset_dir", "cache_dir", "state_dir")
 _RULES = tuple(field.name for field in fields(Rules))
 _LISTS = ("jobs", "federations", "methods")
+# What a word becomes for each of the settings and rules; null takes a rule away.
+_KINDS: Mapping[str, Any] = {
+    **dict.fromkeys(_PATHS, PathText),
+    **dict.fromkeys(("device", "check", "on_bad_case"), str),
+    "num_workers": int,
+    "amp": bool,
+    "channels_last": bool,
+    **{name: kind | None for name, kind in get_type_hints(Rules).items() if name in _RULES},
+}
 
 
 def prepare(
-    folder: str, allow_code: bool = False, job_store: str | None = None, **settings: Any
+    folder: PathText,
+    allow_code: bool = False,
+    job_store: PathText | None = None,
+    **settings: Any,
 ) -> None:
     """Prepare a participant's folder for this package, before the participant is started.
 
@@ -86,8 +99,7 @@ def _settings_text(root: Path, path: Path, given: Mapping[str, Any]) -> str:
         if isinstance(rules.get(name), str):
             rules[name] = rules[name].split(",")
         if isinstance(rules.get(name), tuple):
-            # fire makes one of words with commas between them.
-            rules[name] = [str(word) for word in rules[name]]
+            rules[name] = list(rules[name])
     rules = {key: value for key, value in rules.items() if value is not None}
     paths = {name: str(Path(given[name]).resolve()) for name in _PATHS if given.get(name)}
     values = {**former, **given, **paths}
@@ -114,4 +126,4 @@ def _settings_there(path: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    fire.Fire(prepare)
+    main(prepare, "python -m federation.kit", _KINDS)

@@ -15,12 +15,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import fire
 import yaml
 from nvflare.recipe import SimEnv
 
-from bundle import flag
 from bundle.atomic import write_text_atomically
+from bundle.cli.command import main
+from bundle.cli.kinds import Names, PathText
 from bundle.data.partition import parse_plan, partition
 from bundle.evaluation.tables import markdown
 from bundle.modalities import BRATS_MODALITIES
@@ -255,21 +255,21 @@ def record_models(
 
 
 def simulate(
-    output_dir: str = "federation_demo",
+    output_dir: PathText = "federation_demo",
     rounds: int = 20,
     local_epochs: int = 1,
     pretrain_rounds: int = 6,
     sites: str | int = SITES,
     size: int = 48,
     seed: int = 0,
-    datalist: str | None = None,
-    configs: Any = TRAINING,
+    datalist: PathText | None = None,
+    configs: Names = TRAINING,
     pretrain_epochs: int = 1,
     own_banks: bool = False,
     half_precision: bool = True,
-    settings: str | None = None,
+    settings: PathText | None = None,
     how: str = "together",
-    record: str | None = None,
+    record: PathText | None = None,
     threads: int | None = None,
 ) -> None:
     """Run a federation of made-up sites on this machine, and report.
@@ -305,14 +305,11 @@ def simulate(
     if threads is not None and threads < 1:
         raise ValueError(f"threads: expected at least 1, got {threads}")
     sites = named_sites(sites) if isinstance(sites, int) else sites
-    names = prepare_sites(
-        folder, sites, CASES, size, seed, None if datalist is None else str(datalist)
-    )
+    names = prepare_sites(folder, sites, CASES, size, seed, datalist)
     groups = groups_of(names, how)
     if how == "pooled":
         _write_settings(folder, POOL, "datalist.json")
     chosen = json.loads(Path(settings).read_text(encoding="utf-8")) if settings else {}
-    words = configs.split(",") if isinstance(configs, str) else configs
 
     def make_plan(count: int) -> Plan:
         plan = demo_plan(
@@ -321,18 +318,18 @@ def simulate(
             pretrain_rounds=pretrain_rounds,
             sites=count,
             settings=chosen,
-            configs=tuple(words),
+            configs=configs,
             pretrain_epochs=pretrain_epochs,
-            own_banks=flag(own_banks),
+            own_banks=own_banks,
         )
         # Sites that take turns need as many turns.
         turns = math.ceil(count / (threads or count))
         waits = {**plan.quorum, "round_timeout": plan.quorum["round_timeout"] * turns}
-        return plan.with_changes(half_precision=flag(half_precision), quorum=waits)
+        return plan.with_changes(half_precision=half_precision, quorum=waits)
 
     if record is not None:
         made = record_models(make_plan, groups, folder, threads)
-        write_text_atomically(str(record), json.dumps(made, indent=1) + "\n")
+        write_text_atomically(record, json.dumps(made, indent=1) + "\n")
         return
     report(make_plan(len(names)), names, folder, threads)
     print(f"{time.monotonic() - started:.0f} s. Look at {folder / 'rounds.png'}.")
@@ -360,4 +357,4 @@ def report(plan: Plan, names: Sequence[str], folder: Path, threads: int | None =
 
 
 if __name__ == "__main__":
-    fire.Fire(simulate)
+    main(simulate, "python -m federation.simulate")

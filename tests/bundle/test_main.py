@@ -187,7 +187,7 @@ def test_an_option_that_fits_nothing_gets_the_list_of_options(capsys):
     )
 
 
-def test_every_way_in_which_fire_takes_an_option_is_let_through(datalist, tmp_path):
+def test_an_option_is_given_by_place_by_name_or_by_its_first_letter(datalist, tmp_path):
     root, out = str(tmp_path / "data"), str(tmp_path / "out.json")
     for words in (
         ["scan", root, "--output", out],

@@ -5,6 +5,8 @@ import torch
 from federation.export import export, read_stage_parser
 from federation.protocol.stages import Stage
 
+from bundle.cli.command import run_command
+
 CONFIGS = ["train.json", "federation.yaml"]
 SMALL = {"filters": 4, "blocks_down": [1, 1, 1], "deep_supervision": 2}
 
@@ -17,7 +19,9 @@ def method():
 def test_a_state_becomes_the_network_alone(method, tmp_path, capsys):
     torch.save({"model": method.state_dict()}, tmp_path / "state.pt")
     target = tmp_path / "models" / "model.pt"
-    export(str(tmp_path / "state.pt"), str(target), ",".join(CONFIGS), SMALL)
+    words = [str(tmp_path / "state.pt"), str(target), "--configs", ",".join(CONFIGS)]
+    words += ["--settings", "{filters: 4,blocks_down:[1,1,1], 'deep_supervision': 2}"]
+    assert run_command(export, words, "python -m federation.export") == 0
     flat = torch.load(target, weights_only=True)
     assert flat.keys() == method.network.state_dict().keys()
     assert f"wrote {len(flat)} of {len(flat)} tensors" in capsys.readouterr().out

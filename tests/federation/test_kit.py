@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 
-import fire
 import pytest
-from federation.kit import prepare
+from federation.kit import _KINDS, prepare
 from federation.policy import COMPONENTS
 from federation.rules import Rules
-from federation.settings import find_site
+from federation.settings import IDS, find_site
+
+from bundle.cli.command import run_command
 
 # Rights that nobody has at a site.
 TAKEN = ("byoc", "shell_commands", "get_job_log")
@@ -68,14 +70,14 @@ def test_a_wrong_setting_leaves_no_file(tmp_path):
 
 
 def prepare_by_command(kit, *words):
-    fire.Fire(prepare, [str(kit), *words])
+    return run_command(prepare, [str(kit), *words], "python -m federation.kit", _KINDS)
 
 
 def test_a_site_writes_its_rules_with_the_command(tmp_path):
     kit = make(tmp_path / "site-1")
     words = ["--require_private", "--most_epsilon=8", "--delta=1e-6", "--least_cases=10"]
     words += ["--jobs=private,my-census", "--federations=glioma", "--methods=universal,lckd"]
-    prepare_by_command(kit, *words, "--noaccept_changes", "--device=cpu")
+    assert prepare_by_command(kit, *words, "--noaccept_changes", "--device=cpu") == 0
     site = find_site("site-1", kit)
     assert site.rules == Rules(
         require_private=True,
@@ -143,3 +145,28 @@ def test_a_server_that_is_prepared_again_keeps_its_jobs_where_they_are(tmp_path)
         prepare(str(kit), **options)
         resources = json.loads((kit / "local" / "resources.json").read_text())
         assert resources["components"][0]["args"]["uri_root"] == str(tmp_path / "store" / "jobs")
+
+
+def test_every_setting_and_rule_can_be_given_in_words(tmp_path, capsys):
+    assert {*IDS, "state_dir"} | {field.name for field in fields(Rules)} == set(_KINDS)
+    kit = make(tmp_path / "site-1")
+    words = ["--amp", "false", "--num_workers", "2", "--jobs", "2024_01,1e5", "--device=cuda:0"]
+    assert prepare_by_command(kit, *words, "--dataset_dir", str(tmp_path / "2024_01#1")) == 0
+    site = find_site("site-1", kit)
+    assert site.rules.jobs == ("2024_01", "1e5")
+    assert site.ids == {
+        "amp": False,
+        "num_workers": 2,
+        "device": "cuda:0",
+        "dataset_dir": str(tmp_path / "2024_01#1"),
+    }
+    assert prepare_by_command(kit, "--jobs", "null", "--most_epsilon", "null") == 0
+    assert find_site("site-1", kit).rules == Rules()
+    capsys.readouterr()
+    assert prepare_by_command(kit, "--least_cases=ten") == 2
+    assert capsys.readouterr().err == (
+        "error: federation.kit: least_cases: expected a whole number, got 'ten'. "
+        "`python -m federation.kit --help` lists the options.\n"
+    )
+    assert prepare_by_command(tmp_path / "nobody") == 2
+    assert "error: expected a participant's folder" in capsys.readouterr().err

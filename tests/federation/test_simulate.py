@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-import fire
 import pytest
 import yaml
 
@@ -16,6 +15,7 @@ from federation.settings import read_site
 from federation.simulate import bytes_sent, bytes_table, groups_of, prepare_sites, simulate
 
 from bundle.benchmark.federated import ARMS, command, federation
+from bundle.cli.command import run_command
 from bundle.phantom.data_set import write_phantom
 
 SITES = "site-1:t1+t2;site-2:t2"
@@ -39,7 +39,8 @@ def planned(monkeypatch, tmp_path):
         (run,) = [run for run in grid.runs if run.label == label]
         settings = {"seed": 3, "filters": 4}
         (tmp_path / "settings.json").write_text(json.dumps(settings))
-        fire.Fire(simulate, command(run, "cases.json", tmp_path)[3:])
+        words = command(run, "cases.json", tmp_path)[3:]
+        assert run_command(simulate, words, "python -m federation.simulate") == 0
         assert json.loads((tmp_path / "record.json").read_text()) == {"models": {}}
         return made["groups"], made["plan"]
 

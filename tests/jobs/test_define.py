@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from bundle.cli.command import run_command
+
 prepare_job_config = pytest.importorskip("nvflare.tool.job.job_cli").prepare_job_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -115,9 +117,8 @@ def test_the_private_job_puts_the_noise_before_the_rounding():
 
 
 def test_what_the_server_believes_is_written_as_it_was_asked_for(definition, tmp_path):
-    definition.define(
-        str(tmp_path), "modality_aware", site_cases="{site-1: 200, b.c: 3}", robust="trimmed"
-    )
+    words = [str(tmp_path), "modality_aware", "--site_cases", "{site-1: 200, b.c: 3}"]
+    assert run_command(definition.define, [*words, "--robust=trimmed"], "jobs/define.py") == 0
     (path,) = tmp_path.rglob("config_fed_server.json")
     written = json.loads(path.read_text())
     assert [flow["args"]["aggregator"]["args"]["site_cases"] for flow in written["workflows"]] == [

@@ -16,12 +16,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import fire
 import torch
 from nvflare.apis.fl_context import FLContext
 from nvflare.app_common.abstract.fl_model import FLModel
 from torch import Tensor, nn
 
+from bundle.cli.command import main
+from bundle.cli.kinds import PathText
 from federation.protocol.contribution import Contribution, expected_type
 from federation.protocol.exchange import Exchange, ExchangeRules
 from federation.protocol.messages import CLIENT_NAME, to_message
@@ -105,7 +106,10 @@ def _peak_mib() -> float:
 
 
 def bench(
-    contributions: Any = (1, 100), filters: int = 16, robust: str = "none", folder: str = "."
+    contributions: tuple[int, ...] = (1, 100),
+    filters: int = 16,
+    robust: str = "none",
+    folder: PathText = ".",
 ) -> None:
     """Print a row for each number of contributions.
 
@@ -115,13 +119,12 @@ def bench(
         robust: none, clipped or trimmed.
         folder: on the disk that is measured.
     """
-    numbers = [contributions] if isinstance(contributions, int) else list(contributions)
-    rows = [in_a_process(number, filters, robust, folder) for number in numbers]
+    rows = [in_a_process(number, filters, robust, folder) for number in contributions]
     print(
         "| sites | MiB each | MiB on disk | peak MiB | of this round | s to take one | commit s |"
     )
     print("|--:|--:|--:|--:|--:|--:|--:|")
-    for number, row in zip(numbers, rows, strict=True):
+    for number, row in zip(contributions, rows, strict=True):
         added = row["peak_mib"] - row["before_mib"]
         print(
             f"| {number} | {row['mib']:.1f} | {row['kept_mib']:.0f} | {row['peak_mib']:.0f} | "
@@ -143,4 +146,4 @@ def in_a_process(number: int, filters: int, robust: str, folder: str) -> dict[st
 
 
 if __name__ == "__main__":
-    fire.Fire(bench)
+    main(bench, "python -m federation.server.memory_bench")
