@@ -48,9 +48,12 @@ def written_atomically(path: str | Path, private: bool = False) -> Iterator[Bina
 
 
 def write_text_atomically(path: str | Path, text: str, private: bool = False) -> None:
-    """Write `text` to `path`; arguments and errors as in `written_atomically`."""
+    """Write `text` to `path` in UTF-8; arguments and errors as in `written_atomically`.
+
+    A file name's byte that is no letter is written as an escape, such as `\\udce4`.
+    """
     with written_atomically(path, private) as file:
-        file.write(text.encode("utf-8"))
+        file.write(text.encode("utf-8", "backslashreplace"))
 
 
 def make_folder(folder: str | Path, private: bool = False) -> None:

@@ -21,14 +21,16 @@ from types import TracebackType
 VARIABLE = "PATCHWORK_TRACEBACK"
 _FOR_PEOPLE = (ValueError, OSError, ImportError, KeyboardInterrupt)
 # How MONAI's errors begin that have the cause behind them.
-_WRAPPERS = ("Failed to ", "applying transform ")
+_IN_CONFIG = "Failed to "
+_MAKING = f"{_IN_CONFIG}instantiate component "
+_WRAPPERS = (_IN_CONFIG, "applying transform ")
 _FROM_WORKER = re.compile(r"Caught \w+ in DataLoader worker process \d+\.\nOriginal Traceback")
 _LAST_OF_TRACEBACK = re.compile(r"^([\w.]+): (.*)", re.MULTILINE | re.DOTALL)
 _NEXT_TRACEBACK = "\n\nThe above exception was the direct cause"
 _ROOT = Path(__file__).resolve().parents[2]
 _OURS = tuple(f"{_ROOT / name}{os.sep}" for name in ("apps", "bundle", "custom", "jobs"))
-# The code that runs what a config says: an expression, and the call of a component.
-_CONFIG_CODE = ("<string>", os.path.join("monai", "utils", "module.py"))
+# The file of an expression in a config.
+_EXPRESSION = "<string>"
 
 
 def end_of(error: BaseException) -> int:
@@ -63,25 +65,22 @@ def shows_tracebacks() -> bool:
 def is_for_people(error: BaseException) -> bool:
     """Tell a mistake of the person who runs this from one of ours.
 
-    True is also what the config's own text has raised, such as an argument that a component does
-    not take, and a RuntimeError that our code has raised with a sentence of its own.
+    True is also what a config's own expression has raised, or a component that a config makes,
+    such as of an argument that it does not take: the configs themselves are tested, what somebody
+    has changed in them is not. And a RuntimeError that our code has raised with its own sentence.
     """
-    cause = cause_of(error)
+    *wrappers, cause = _unwrapped(error)
     if isinstance(cause, _FOR_PEOPLE):
         return True
     file, line = _place_of(cause)
-    if cause is not error and file.endswith(_CONFIG_CODE):
+    is_made = bool(wrappers) and str(wrappers[-1]).startswith(_MAKING)
+    if not isinstance(cause, AssertionError) and (is_made or (wrappers and file == _EXPRESSION)):
         return True
     return type(cause) is RuntimeError and file.startswith(_OURS) and line.startswith("raise ")
 
 
-def cause_of(error: BaseException) -> BaseException:
-    """Find what is behind the errors of MONAI and of worker processes; else the error itself."""
-    *_, last = _unwrapped(error)
-    return last
-
-
 def _unwrapped(error: BaseException) -> Iterator[BaseException]:
+    """Give an error and what is behind it, down to what neither MONAI nor a worker wraps."""
     yield error
     if _FROM_WORKER.match(str(error)):
         yield _first_in_text(error)
@@ -108,12 +107,24 @@ def sentence_of(error: BaseException) -> str:
     *wrappers, cause = _unwrapped(error)
     if isinstance(cause, KeyboardInterrupt):
         return "stopped with Ctrl-C"
-    text = str(cause).strip() or "no message"
-    if type(cause) not in (ValueError, RuntimeError) and not isinstance(cause, _FOR_PEOPLE):
-        text = f"{type(cause).__name__}: {text}"
-    if wrappers and cause.__traceback__ and not _place_of(cause)[0].startswith(_OURS):
-        text += f" ({' '.join(str(wrappers[-1]).partition(' set ')[0].split())})"
-    return f"error: {text}"
+    has_kind = isinstance(cause, _FOR_PEOPLE)
+    text, kind = str(cause).strip(), type(cause).__name__
+    if not text:
+        text = kind
+    elif not has_kind and type(cause) is not RuntimeError:
+        text = f"{kind}: {text}"
+    notes = []
+    is_ours = has_kind and _place_of(cause)[0].startswith(_OURS)
+    if wrappers and str(wrappers[-1]).startswith(_IN_CONFIG) and not is_ours:
+        notes.append(_first_words(wrappers[-1]))
+    if not has_kind and not shows_tracebacks() and is_for_people(error):
+        notes.append(f"{VARIABLE}=1 shows where")
+    return f"error: {text} ({'; '.join(notes)})" if notes else f"error: {text}"
+
+
+def _first_words(wrapper: BaseException) -> str:
+    text = " ".join(str(wrapper).split())
+    return text.partition(" with keywords")[0] if text.startswith(_MAKING) else text
 
 
 def _place_of(error: BaseException) -> tuple[str, str]:

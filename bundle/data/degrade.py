@@ -100,9 +100,9 @@ def draw_kept(present: Iterable[str], rates: Mapping[str, float], seed: int, cas
     Returns:
         What the case keeps, in vocabulary order; the same for the same four arguments.
     """
-    rng = np.random.default_rng(
-        int.from_bytes(hashlib.sha256(f"{seed}:{case}".encode()).digest()[:8], "big")
-    )
+    # A file name's byte that is no letter is a letter of its own in the case's name.
+    words = f"{seed}:{case}".encode("utf-8", "surrogatepass")
+    rng = np.random.default_rng(int.from_bytes(hashlib.sha256(words).digest()[:8], "big"))
     # One number for every modality, present or not: what a case has does not shift the others.
     numbers = dict(zip(rates, rng.random(len(rates)), strict=True))
     here = [name for name in rates if name in set(present)]

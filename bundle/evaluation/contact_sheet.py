@@ -160,13 +160,16 @@ def draw_contact_sheet(
     colours = _label_colours(names)
     for strip, (role, case, dice) in zip(strips, chosen, strict=True):
         _strip(strip, by_case[case], scored, modalities, colours)
+        # A file name may hold a byte that no font has a letter for, and $, which starts a formula.
+        shown = case.encode("utf-8", "backslashreplace").decode("utf-8")
         strip.suptitle(
-            f"{role.capitalize()}: {case}, mean Dice {100 * dice:.1f} %",
+            f"{role.capitalize()}: {shown}, mean Dice {100 * dice:.1f} %",
             x=0.005,
             ha="left",
             fontsize=11,
             fontweight="bold",
             color=INK,
+            parse_math=False,
         )
     handles = [Patch(color=colour, label=names[value]) for value, colour in colours.items()]
     foot.legend(handles=handles, loc="center", ncols=len(handles), frameon=False, fontsize=10)

@@ -88,3 +88,9 @@ def test_file_and_folders_are_on_disk_before_the_writer_goes_on(tmp_path, monkey
     write_text_atomically(tmp_path / "new" / "b.json", "one")
     # The new folder's name, too, is lost without its parent's sync.
     assert told == ["folder", "file", "rename", "folder"]
+
+
+@pytest.mark.parametrize("name", ["P\udce4t", "\ud800"])
+def test_a_letter_that_utf8_lacks_is_written_as_an_escape(tmp_path, name):
+    write_text_atomically(tmp_path / "a.csv", f"{name},1\n")
+    assert (tmp_path / "a.csv").read_bytes() == f"{ascii(name)[1:-1]},1\n".encode()

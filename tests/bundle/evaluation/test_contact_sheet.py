@@ -145,3 +145,14 @@ def test_each_chosen_case_has_a_strip_of_its_own():
 def test_slices_without_scores_are_refused():
     with pytest.raises(ValueError, match=r"got slices of \['b'\] and scores of \['a'\]"):
         draw_contact_sheet([slices_of("b")], rows_of(a=0.5), MODALITIES, {2: "WT"})
+
+
+@pytest.mark.parametrize("case", ["P\udce4t", "a$x^$", "$b_"])
+def test_any_case_name_can_be_drawn(case, tmp_path):
+    rows = [Score(case, subset, "WT", 0.5, 1.0) for subset in ("t1", "flair", "t1+flair")]
+    sheet = draw_contact_sheet([slices_of(case)], rows, MODALITIES, BRATS_REGIONS)
+    sheet.savefig(tmp_path / "sheet.png", dpi=20)
+    (strip, _) = sheet.subfigs
+    assert (
+        strip.get_suptitle().replace("\\udce4", "\udce4") == f"Only case: {case}, mean Dice 50.0 %"
+    )
