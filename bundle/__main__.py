@@ -221,7 +221,11 @@ def benchmark(
     """
     from bundle.benchmark.command import benchmark as make_benchmark
 
-    if not make_benchmark(output_dir, grid, workers, only, report_only, keep, device, datalist):
+    try:
+        fine = make_benchmark(output_dir, grid, workers, only, report_only, keep, device, datalist)
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    if not fine:
         raise SystemExit(1)
 
 

@@ -78,6 +78,11 @@ def refusals(words: Sequence[str]) -> Iterator[str]:
                 f"{name}: expected {word!r}, got {value!r}, which MONAI's command line makes of "
                 f"it. {remedy}."
             )
+        elif "#" in name and word in ("true", "false") and not name.endswith("_disabled_"):
+            yield (
+                f"{name}: expected True or False, got the text {word!r}, which counts as true "
+                f"where no config reads it. Write --{name} {word.capitalize()}."
+            )
         elif is_path and isinstance(value, str) and value.startswith("~"):
             yield (
                 f"{name}: expected a path, got {value!r}: no shell has put your folder in the "

@@ -6,12 +6,15 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
 
 from bundle.__main__ import VERBS, main
+from bundle.cli.kinds import PathText
+from bundle.cli.words import parameters_of
 
 
 def make_case(root: Path, case: str) -> None:
@@ -66,7 +69,8 @@ def test_a_users_error_is_one_line_and_status_2(datalist, tmp_path, capsys):
 
 def test_strict_turns_problems_into_status_1(datalist, tmp_path):
     (tmp_path / "data" / "a" / "a_t1.nii").write_bytes(b"broken")
-    assert main(["scan", str(tmp_path / "data")]) == 0
+    for words in ([], ["--strict", "false"], ["--strict=no"], ["--no-strict"]):
+        assert main(["scan", str(tmp_path / "data"), *words]) == 0
     with pytest.raises(SystemExit) as stop:
         main(["scan", str(tmp_path / "data"), "--strict"])
     assert stop.value.code == 1
@@ -138,6 +142,15 @@ def test_help_lists_every_verb_with_a_line(words, capsys):
         assert re.search(rf"^  {verb} +\S.*\.$", shown, re.MULTILINE), verb
         assert call.__doc__.splitlines()[0] in shown
     assert shown.splitlines()[-2] == "`python -m bundle VERB --help` lists the options of a verb."
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_no_parameter_of_a_verb_is_left_to_guess(verb):
+    kinds = {each.name: each.kind for each in parameters_of(VERBS[verb]).values()}
+    assert Any not in kinds.values()
+    # A file or a folder, of which ~ may be the start.
+    for name in {"root", "output", "output_dir", "datalist", "weights", "csv", "file"} & set(kinds):
+        assert kinds[name] in (PathText, PathText | None), name
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -214,3 +227,14 @@ def test_no_verb_lists_the_verbs_and_loads_no_heavy_module():
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert all(verb in ran.stdout for verb in VERBS)
     assert ran.stdout.splitlines()[-1] == "loaded: []"
+
+
+def test_words_that_python_would_read_stay_words(datalist, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "data").rename(tmp_path / "1e5")
+    for output in ("None", "0x10.json", "runs#1", "[a]", "a,b", "2024_01_15"):
+        assert main(["scan", "1e5", "--check=none", "--output", output]) == 0
+        assert sizes(tmp_path / output) == [4, 0, 0]
+    assert main(["degrade", "2024_01_15", "--output=~/True", "--rates={t1:1, flair: 0e0}"]) == 0
+    assert json.loads((tmp_path / "True").read_text())["degraded"]["rates"]["t1"] == 1
