@@ -28,6 +28,8 @@ QUORUM: Mapping[str, Any] = {
     "attempts": 3,
 }
 TRAIN, PRETRAIN = ("train.json",), ("train.json", "pretrain.yaml")
+# What a word becomes for each of them.
+_QUORUM_KINDS = {name: type(value) for name, value in QUORUM.items()}
 # By method: the overlays of its training, and whether masked pre-training comes first.
 METHODS: Mapping[str, tuple[Sequence[str], bool]] = {
     "universal": (("federation.yaml",), True),
@@ -214,8 +216,4 @@ def define(
 
 
 if __name__ == "__main__":
-    main(
-        define,
-        "python jobs/define.py",
-        {name: float if isinstance(value, float) else int for name, value in QUORUM.items()},
-    )
+    main(define, "python jobs/define.py", _QUORUM_KINDS)

@@ -25,7 +25,14 @@ def check_writable(folder: str) -> str:
 
     Raises:
         OSError: naming the folder and what the system said.
+        ValueError: it begins with ~, for which a config has no folder: one of that name would be
+            made in the current folder.
     """
+    if str(folder).startswith("~"):
+        raise ValueError(
+            f"expected a folder, got {folder!r}: in a config nothing puts your folder in the place "
+            "of ~. Write the whole path, or ./~ for a folder of this name."
+        )
     probe = Path(folder) / ".write_test"
     try:
         probe.parent.mkdir(parents=True, exist_ok=True)

@@ -165,3 +165,12 @@ def test_a_number_of_sites_is_enough(tmp_path, monkeypatch):
         "site-1:t1+t1ce+t2+flair;site-2:t1ce+flair;site-3:t1+t2;site-4:t2;site-5:t1+t1ce+t2+flair"
     ]
     assert plans[0].rpartition(";")[0] == module.SITES
+
+
+def test_a_mistake_in_words_or_values_is_one_line(tmp_path, capsys):
+    program = "python -m federation.simulate"
+    assert run_command(simulate, [str(tmp_path), "--how", "alone"], program) == 2
+    assert run_command(simulate, [str(tmp_path), "--own_banks", "flase"], program) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("error: how: expected together where there is no --record")
+    assert second.startswith("error: federation.simulate: --own_banks: expected true or false, got")

@@ -129,3 +129,22 @@ def test_what_the_server_believes_is_written_as_it_was_asked_for(definition, tmp
         definition.define(str(tmp_path), "fedavg", robust="median")
     with pytest.raises(ValueError, match="site_cases: expected sites and their numbers of cases"):
         definition.define(str(tmp_path), "fedavg", site_cases={"site-1": 0})
+
+
+def test_words_become_what_a_plan_takes(definition, tmp_path, capsys):
+    def run(*words):
+        others = definition._QUORUM_KINDS
+        return run_command(definition.define, [str(tmp_path), *words], "jobs/define.py", others)
+
+    words = ["--overlays", "brats2018.yaml", "--min_sites=3", "--grace", "60", "--resume=false"]
+    assert run("--only", "fedavg", "--federation", "2024_01", *words) == 0
+    (path,) = tmp_path.rglob("config_fed_server.json")
+    assert '"2024_01"' in path.read_text()
+    (flow,) = json.loads(path.read_text())["workflows"]
+    assert (flow["args"]["min_sites"], flow["args"]["grace"]) == (3, 60.0)
+    capsys.readouterr()
+    assert run("--min_sites", "two") == 2
+    assert run("--only", "fedavgg") == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("error: jobs/define.py: min_sites: expected a whole number, got 'two'.")
+    assert second.startswith("error: expected one of the jobs ['fedavg'")

@@ -77,6 +77,11 @@ def test_what_a_case_has_does_not_shift_the_rest():
             assert draw_kept(rest, RATES, 0, "c") == tuple(m for m in full if m != name)
 
 
+@pytest.mark.parametrize("case", ["P\udce4t", "\ud800", "P\u00e4t"])
+def test_a_case_of_any_name_loses_the_same_every_time(case):
+    assert draw_kept(RATES, RATES, 0, case) == draw_kept(RATES, RATES, 0, case) != ()
+
+
 def test_notes_are_carried_along_and_an_earlier_degradation_kept(tmp_path):
     source = write(tmp_path, 3, origin={"by": "me"}, degraded={"ratio": 0.1})
     result = degrade(source, tmp_path / "out.json", ratio=0.5)

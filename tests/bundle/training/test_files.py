@@ -162,3 +162,14 @@ def test_a_clock_that_was_set_back_does_not_cost_the_newest(tmp_path):
     path.write_text("new")
     assert set_aside(path, "damaged").read_text() == "new"
     assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize("folder", ["~/eval", "~", "~ann/models"])
+def test_a_home_in_a_config_is_refused_before_a_folder_of_its_name_is_made(
+    folder, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"expected a folder, got '~.*Write the whole path"):
+        check_writable(folder)
+    assert list(tmp_path.iterdir()) == []
+    assert check_writable("./~") == "./~"
