@@ -26,7 +26,10 @@ _MAKING = f"{_IN_CONFIG}instantiate component "
 _WRAPPERS = (_IN_CONFIG, "applying transform ")
 _FROM_WORKER = re.compile(r"Caught \w+ in DataLoader worker process \d+\.\nOriginal Traceback")
 _LAST_OF_TRACEBACK = re.compile(r"^([\w.]+): (.*)", re.MULTILINE | re.DOTALL)
-_NEXT_TRACEBACK = "\n\nThe above exception was the direct cause"
+_NEXT_TRACEBACK = re.compile(
+    r"\n\n(?:The above exception was the direct cause of the following exception|"
+    r"During handling of the above exception, another exception occurred):\n\n"
+)
 _ROOT = Path(__file__).resolve().parents[2]
 _OURS = tuple(f"{_ROOT / name}{os.sep}" for name in ("apps", "bundle", "custom", "jobs"))
 # The file of an expression in a config.
@@ -83,23 +86,26 @@ def _unwrapped(error: BaseException) -> Iterator[BaseException]:
     """Give an error and what is behind it, down to what neither MONAI nor a worker wraps."""
     yield error
     if _FROM_WORKER.match(str(error)):
-        yield _first_in_text(error)
+        yield _unwrapped_text(error)
     elif str(error).startswith(_WRAPPERS) and error.__cause__ is not None:
         yield from _unwrapped(error.__cause__)
 
 
-def _first_in_text(error: BaseException) -> BaseException:
-    """Make the error anew that a worker process was the first to raise.
+def _unwrapped_text(error: BaseException) -> BaseException:
+    """Make anew, if it is for people, what is behind MONAI's errors in a worker process.
 
-    It has written all its tracebacks into the text of the last one, the first of them at the top.
+    The process has written the tracebacks of the whole chain into one text, the last one last.
     """
-    found = _LAST_OF_TRACEBACK.search(str(error).partition(_NEXT_TRACEBACK)[0].partition("\n")[2])
-    if found is None:
-        return error
-    module, _, name = found.group(1).rpartition(".")
-    kind = getattr(sys.modules.get(module, builtins), name, None)
-    known = isinstance(kind, type) and issubclass(kind, _FOR_PEOPLE)
-    return ValueError(found.group(2).strip()) if known else error
+    for block in reversed(_NEXT_TRACEBACK.split(str(error).partition("\n")[2])):
+        found = _LAST_OF_TRACEBACK.search(block)
+        if found is None:
+            return error
+        if not found.group(2).startswith(_WRAPPERS):
+            module, _, name = found.group(1).rpartition(".")
+            kind = getattr(sys.modules.get(module, builtins), name, None)
+            known = isinstance(kind, type) and issubclass(kind, _FOR_PEOPLE)
+            return ValueError(found.group(2).strip()) if known else error
+    return error
 
 
 def sentence_of(error: BaseException) -> str:

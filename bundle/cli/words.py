@@ -76,7 +76,12 @@ def parameters_of(
     """List what a function takes; arguments as in `read_words`."""
     kinds = get_type_hints(call, include_extras=True)
     own = [
-        Parameter(each.name, kinds.get(each.name, Any), each.default is each.empty, True)
+        Parameter(
+            each.name,
+            kinds.get(each.name, Any),
+            needed=each.default is each.empty,
+            has_place=each.kind is not each.KEYWORD_ONLY,
+        )
         for each in inspect.signature(call).parameters.values()
         if each.kind is not each.VAR_KEYWORD
     ]

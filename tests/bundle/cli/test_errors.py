@@ -37,6 +37,15 @@ def refuse(_data):
     raise CaseError("case a: t1.nii cannot be read. Copy it again.")
 
 
+def refuse_after_another(data):
+    try:
+        raise OSError("disk: gone")
+    except OSError as error:
+        with pytest.raises(ValueError, match="case a"):
+            refuse(data)
+        raise CaseError("case a: t1.nii cannot be read. Copy it again.") from error
+
+
 def slip(_data):
     return {}["slip"]
 
@@ -68,8 +77,9 @@ def test_what_a_config_got_wrong_is_one_line(ids, line, capsys):
     assert shown.startswith(f"error: {line}")
 
 
-def test_a_transforms_refusal_is_one_line_also_out_of_a_worker(capsys):
-    error = raised_by(Compose([refuse]), {})
+@pytest.mark.parametrize("transform", [refuse, refuse_after_another])
+def test_a_transforms_refusal_is_one_line_also_out_of_a_worker(transform, capsys):
+    error = raised_by(Compose([transform]), {})
     assert str(error).startswith("applying transform")
     sent = ExceptionWrapper(
         (type(error), error, error.__traceback__), "in DataLoader worker process 1"

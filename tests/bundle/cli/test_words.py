@@ -13,6 +13,8 @@ def scan(
     spacing_mm: float = 1.0,
     names: Names = (),
     keep: bool = True,
+    *,
+    suffixes: str | None = None,
     **settings: object,
 ) -> None:
     """Have parameters of several kinds."""
@@ -67,6 +69,12 @@ def test_a_name_is_written_with_hyphens_or_underscores():
     assert read("d", "--no-amp") == read("d", "--amp", "false") == {"root": "d", "amp": False}
 
 
+def test_what_follows_a_star_has_no_place_only_a_name():
+    word = "flair=fla,fla_bet;other=adc#1"
+    for words in (["--suffixes", word], [f"--suffixes={word}"]):
+        assert read("d", *words) == {"root": "d", "suffixes": word}
+
+
 def test_after_two_hyphens_every_word_is_a_value():
     assert read("--strict", "--", "--root", "--help") == {
         "strict": True,
@@ -96,9 +104,10 @@ def test_places_that_a_name_has_taken_are_passed_over():
         (["d", "--least_case", "x"], "no option --least_case. Did you mean --least_cases?"),
         (["d", "--nooutput"], "no option --nooutput. Did you mean --output?"),
         (["d", "-z"], "no option -z. Expected one of --root, --output, --strict, --spacing_mm, "
-         "--names, --keep, --least_cases, --amp."),
+         "--names, --keep, --suffixes, --least_cases, --amp."),
         (["--strict"], "no value for ROOT."),
         ([], "no value for ROOT."),
+        (["d", "--suffixes"], "no value for --suffixes."),
         (["d", "o", "true", "1", "a", "no", "x"], "one value too many, 'x'."),
     ],
 )  # fmt: skip
