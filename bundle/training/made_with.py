@@ -36,17 +36,21 @@ def describe(parser: ConfigParser, names: Iterable[str]) -> dict[str, Any]:
 def leaves_of(parser: ConfigParser, name: str) -> Iterator[tuple[str, Any]]:
     """Give the id and the unresolved value of everything below an id that holds no further ids."""
     value = parser.get(name)
+    if value is not None:
+        yield from _leaves(name, value)
+
+
+def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping):
-        below: Iterable[Any] = value
+        below = value.items()
     elif isinstance(value, list | tuple) and any(map(_is_config, value)):
-        below = range(len(value))
+        below = enumerate(value)
     else:
-        if value is not None:
-            yield name, value
+        yield name, value
         return
-    for key in below:
+    for key, entry in below:
         if key not in _MEANINGLESS:
-            yield from _leaf_or_null(parser, f"{name}#{key}")
+            yield from _leaves(f"{name}#{key}", entry)
 
 
 def _is_config(value: Any) -> bool:
@@ -55,12 +59,6 @@ def _is_config(value: Any) -> bool:
 
 def _refers(value: Any) -> bool:
     return isinstance(value, str) and value.startswith(("$", "@"))
-
-
-def _leaf_or_null(parser: ConfigParser, name: str) -> Iterator[tuple[str, Any]]:
-    if parser.get(name) is None:
-        yield name, None
-    yield from leaves_of(parser, name)
 
 
 def resolve(parser: ConfigParser, name: str, raw: Any) -> Any:
@@ -91,11 +89,11 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, 
     """List what differs between two descriptions.
 
     Returns:
-        By id, sorted: '<id>: <before>, now <now>'; {} = nothing.
+        By id, in the order of `now`: '<id>: <before>, now <now>'; {} = nothing.
     """
     found = {
         name: difference(name, before.get(name, NOT_SET), now.get(name, NOT_SET))
-        for name in sorted({*before, *now})
+        for name in dict.fromkeys((*now, *before))
         if not same_setting(name, before.get(name, NOT_SET), now.get(name, NOT_SET))
     }
     old, new = _order(before), _order(now)
@@ -120,8 +118,12 @@ def same_setting(name: str, before: Any, now: Any) -> bool:
         return [*map(str, before)] == [*map(str, now)] and all(labels)
     lists = isinstance(before, list | tuple) and isinstance(now, list | tuple)
     if name.startswith(f"{_REGIONS}#") and lists:
-        return {*map(str, before)} == {*map(str, now)}
+        return _within(before, now) and _within(now, before)
     return _same(before, now)
+
+
+def _within(some: Sequence[Any], others: Sequence[Any]) -> bool:
+    return all(any(_same(one, other) for other in others) for one in some)
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -11,7 +11,7 @@
 - the kind of optimiser: its moments mean nothing to another one.
 
 **What may change**, takes effect and is said: the optimiser's numbers and the learning rate's curve
-(`bundle.training.schedule`), `max_epochs` and what is computed from it, and what `MAY_CHANGE` lists.
+(`bundle.training.schedule`), `max_epochs`, what is computed from it, and what `MAY_CHANGE` lists.
 A larger batch, another seed or mixed precision change the way from here on, not what was reached.
 
 **What is not compared**: folders, files, the device and the cache, which change no number. Cases

@@ -86,14 +86,20 @@ def _continue_schedule(
 
 
 def _say_curve(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Say what of a curve changes; its starting rates are the learning rate."""
-    return [
-        difference(_RATE, _one(old[name]), _one(new[name]))
-        if name == "base_lrs"
-        else difference(f"lr_scheduler's {name}", old[name], new[name])
-        for name in old
-        if not same_setting(name, old[name], new[name])
-    ]
+    """Say what of a curve changes, once; its starting rates are the learning rate."""
+    lines: dict[str, None] = {}
+    for name in old:
+        if name == _INSIDE:
+            pairs = zip(old[name], new[name], strict=True)
+            lines |= dict.fromkeys(
+                line for mine, other in pairs for line in _say_curve(mine, other)
+            )
+        elif not same_setting(name, old[name], new[name]):
+            rate = name == "base_lrs"
+            label = _RATE if rate else f"lr_scheduler's {name}"
+            sides = (_one(old[name]), _one(new[name])) if rate else (old[name], new[name])
+            lines[difference(label, *sides)] = None
+    return list(lines)
 
 
 def _curve(state: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
