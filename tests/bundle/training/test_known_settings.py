@@ -12,7 +12,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle import run as monai_run
 
 import bundle
-from bundle.training.known_settings import check_settings, own_ids, references
+from bundle.training.known_settings import check_settings, references
 
 ROOT = Path(bundle.ROOT)
 CONFIGS = ROOT / "configs"
@@ -255,12 +255,3 @@ def test_references_are_found_wherever_they_stand():
     assert references(config) == {"b", "f", "g", "k"}
     assert references(config, without="k") == {"b", "f", "g"}
     assert references(config, deep=True) == {"b", "b#c", "f", "g", "g#h", "k"}
-
-
-def test_every_id_of_the_configs_is_known_with_its_file():
-    ids = own_ids()
-    assert ids["save_rebuilt"] == ["inference.json", "demo_inference.yaml"]
-    assert ids["masking"] == ["pretrain.yaml"]
-    for path in CONFIGS.glob("*.yaml"):
-        tops = {re.split("#|::", id_.lstrip("+"))[0] for id_ in yaml.safe_load(path.read_text())}
-        assert {id_ for id_, files in ids.items() if path.name in files} == tops
