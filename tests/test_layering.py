@@ -45,7 +45,7 @@ ALLOWED: dict[str, set[str]] = {
     "federation.rules": set(),
     "federation.settings": {"federation.rules"},
     "federation.policy": set(),
-    "federation.protocol": {"bundle.data", "bundle.evaluation"},
+    "federation.protocol": {"bundle.data", "bundle.evaluation", "bundle.training"},
     "federation.filters": {"federation.protocol", "federation.settings"},
     "federation.site": {
         *("federation.filters", "federation.protocol", "federation.rules", "federation.settings"),

@@ -35,6 +35,11 @@ Every id of the configs is a setting. Give it on the command line (`--batch_size
 overlay of your own: `--config_file "['configs/train.json','mine.yaml']"`. A later file wins, and
 the command line wins over all files. `'$None'` on the command line means null. A default that
 starts with `$` is a Python expression, and `@name` stands for the value of another id.
+
+An id that no config knows is refused before anything is loaded, with the one that is spelt most
+like it. So is a name that a part of the configs does not take (`--train#trainer#max_epoch`), and,
+on the command line, an id of other configs than those given. An overlay may define ids of its own:
+they are known where something uses them, as `@name`. An id that begins with `_` is not looked at.
 """
 
 

@@ -13,6 +13,7 @@ from ignite.engine import Engine, Events
 from torch import nn
 
 from bundle.training.files import read_checkpoint
+from bundle.training.made_with import same_setting
 
 logger = logging.getLogger(__name__)
 
@@ -62,8 +63,7 @@ def check_made_for(path: str, made_for: Mapping[str, Any]) -> None:
         return
     found = json.loads(note.read_text(encoding="utf-8"))
     for name, wanted in made_for.items():
-        # As text, because the order of regions counts and dicts do not compare it.
-        if name in found and json.dumps(found[name]) != json.dumps(wanted):
+        if name in found and not same_setting(name, found[name], wanted):
             raise ValueError(
                 f"{path} was trained with {name} {json.dumps(found[name])}, this config has "
                 f"{json.dumps(wanted)}. Give the overlay that it was trained with, and its {name} "

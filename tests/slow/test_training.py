@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from ignite.engine import Events
+
+import bundle
 
 pytestmark = pytest.mark.slow
 
@@ -157,13 +161,55 @@ def test_a_new_training_keeps_what_the_old_one_left(workflow, tiny):
     assert_same(torch.load(kept, weights_only=True), old[1])
 
 
-def test_resuming_for_another_number_of_epochs_is_refused(workflow, tiny):
+def run_command(settings: dict[str, Any], **more: Any) -> subprocess.CompletedProcess[str]:
+    """Train with the real command, as a user does."""
+    words = [sys.executable, "-m", "monai.bundle", "run", "--config_file", "configs/train.json"]
+    for name, value in (settings | more).items():
+        words += [f"--{name}", str("$None" if value is None else value)]
+    return subprocess.run(words, cwd=bundle.ROOT, capture_output=True, text=True, timeout=300)
+
+
+def test_what_may_change_on_resuming_takes_effect_and_the_rest_is_refused(workflow, tiny):
     train(workflow, tiny | {"max_epochs": 1})
-    with pytest.raises(RuntimeError) as refused:
-        train(workflow, tiny | {"max_epochs": 2, "resume": True})
-    text = repr(refused.getrepr(style="native"))
-    assert "planned for 1 epochs" in text
-    assert "--max_epochs 1" in text
+    before = state(tiny["output_dir"])
+    regions = {"ET": [4], "WT": [1, 2, 4], "TC": [1, 4]}
+    refused = run_command(
+        tiny, resume=True, regions=regions, modalities=["flair", "t2", "t1ce", "t1"]
+    )
+    assert refused.returncode == 1
+    last = refused.stderr.strip().splitlines()[-1]
+    assert (
+        "cannot be resumed, because what its numbers mean has changed: modalities: ['t1', " in last
+    )
+    assert "; order of regions: TC, WT, ET, now ET, WT, TC" in last
+    assert_same(state(tiny["output_dir"]), before)
+    # A cube as one number is no change; another rate, length and batch are.
+    changed = {"max_epochs": 2, "learning_rate": 0.00002, "batch_size": 4, "roi_size": 32}
+    resumed = run_command(tiny, resume=True, **changed)
+    assert resumed.returncode == 0, resumed.stderr
+    said = resumed.stdout + resumed.stderr
+    for line in ("max_epochs: 1, now 2", "learning_rate: 0.001, now 2e-05", "batch_size: 2, now 4"):
+        assert f"{line}, from epoch 2 on" in said
+    after = state(tiny["output_dir"])
+    assert after["progress"]["epoch"] == 2
+    assert after["lr_scheduler"]["base_lrs"] == [0.00002]
+    # One step of AdamW moves a parameter by no more than the rate at half the way, and its decay.
+    moved = max(
+        float((value - before["method"][name]).abs().max())
+        for name, value in after["method"].items()
+        if name.startswith("network.") and value.is_floating_point()
+    )
+    assert 0 < moved < 1.1 * 0.00002 * 0.5**0.9
+
+
+def test_a_misspelt_setting_is_refused_before_anything_is_read(tiny, tmp_path):
+    broken = tmp_path / "broken.json"
+    broken.write_text("{")
+    refused = run_command(tiny, datalist_file=broken, learning_rat=0.1)
+    assert refused.returncode == 1
+    last = refused.stderr.strip().splitlines()[-1]
+    assert "no setting learning_rat. Did you mean learning_rate?" in last
+    assert not Path(tiny["output_dir"]).exists()
 
 
 def test_training_without_cases_is_refused(workflow, tiny, phantom):

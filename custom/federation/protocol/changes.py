@@ -7,6 +7,7 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
+from bundle.training.made_with import describe, differences
 from federation.protocol.identity import Identity, read_identity
 
 # Where a state has it.
@@ -16,7 +17,6 @@ _MATTERING = (
     *("modalities", "regions", "label_aliases", "spacing", "network_def", "method", "exchange"),
 )
 _UNSAID = "the state does not say what it was made with: it is of a version before 0.5"
-_PLAIN = (bool, int, float, str, type(None))
 
 
 class ChangesRefused(ValueError):
@@ -34,11 +34,7 @@ def made_with(identity: Identity, parser: ConfigParser) -> dict[str, Any]:
         `identity`, and `settings` by id: modalities, regions, voxel size, network, method, and what
         is shared.
     """
-    settings: dict[str, Any] = {}
-    for name in _MATTERING:
-        if parser.get(name) is not None:
-            _describe(parser, name, settings)
-    return {"identity": identity._asdict(), "settings": settings}
+    return {"identity": identity._asdict(), "settings": describe(parser, _MATTERING)}
 
 
 def changes(before: Any, now: Mapping[str, Any]) -> list[str]:
@@ -48,14 +44,10 @@ def changes(before: Any, now: Mapping[str, Any]) -> list[str]:
         ValueError: `before` is no description.
     """
     told = before if isinstance(before, Mapping) else {}
-    old, new = told.get("settings"), now["settings"]
+    old = told.get("settings")
     if not isinstance(old, Mapping) or not isinstance(told.get("identity"), Mapping):
         raise ValueError(f"expected identity and settings, got {before!r:.200}")
-    found = [
-        f"{name}: {old.get(name, 'not set')}, now {new.get(name, 'not set')}"
-        for name in sorted({*old, *new})
-        if old.get(name, "not set") != new.get(name, "not set")
-    ]
+    found = differences(old, now["settings"]).values()
     pairs = zip(
         Identity._fields, read_identity(before["identity"]), now["identity"].values(), strict=True
     )
@@ -92,35 +84,3 @@ def check_changes(
             f"{len(found)} change(s): {'; '.join(found)}. Undo them, or {way_out}."
         )
     return found
-
-
-def _describe(parser: ConfigParser, name: str, found: dict[str, Any]) -> None:
-    value = parser.get(name)
-    if isinstance(value, Mapping):
-        for key in value:
-            _describe(parser, f"{name}#{key}", found)
-    else:
-        found[name] = _plain(parser, name, value)
-
-
-def _plain(parser: ConfigParser, name: str, value: Any) -> Any:
-    """Return what an expression comes to, if that is plain; else its own text."""
-    if isinstance(value, str) and value.startswith(("$", "@")):
-        content = parser.get_parsed_content(name)
-        return _as_plain(content) if _is_plain(content) else value
-    return value if _is_plain(value) else str(value)
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return all(_is_plain(v) for v in value.values())
-    if isinstance(value, list | tuple):
-        return all(map(_is_plain, value))
-    return isinstance(value, _PLAIN)
-
-
-def _as_plain(value: Any) -> Any:
-    """Write tuples as lists, and keys as text, as JSON would."""
-    if isinstance(value, Mapping):
-        return {str(key): _as_plain(entry) for key, entry in value.items()}
-    return [*map(_as_plain, value)] if isinstance(value, list | tuple) else value

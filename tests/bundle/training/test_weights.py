@@ -104,6 +104,19 @@ def test_weights_made_for_something_else_are_refused(tmp_path, name, other):
         check_made_for(path, MADE_FOR | {name: other})
 
 
+@pytest.mark.parametrize(
+    ("name", "same"),
+    [
+        ("modalities", ("t1", "t2")),
+        ("regions", {"WT": [2, 1], "TC": (1,)}),
+        ("spacing", [1, 1, 1]),
+        ("spacing", 1),
+    ],
+)
+def test_what_weights_were_made_for_is_compared_as_values(tmp_path, name, same):
+    check_made_for(save_made_for(tmp_path), MADE_FOR | {name: same})
+
+
 def test_weights_that_do_not_say_what_they_were_made_for_are_loaded_with_a_warning(
     tmp_path, caplog
 ):
