@@ -189,13 +189,14 @@ class Disagreement(ScoringMethod):
     ) -> dict[str, Any]:
         settled = [s for s in self.sources(datastore) if s.case not in executed | set(failed)]
         known = _failures(settled, datastore)
-        listed = [{"case": case, "reason": failed[case]} for case in sorted(failed)] + known
+        listed = [{"case": case, "reason": reason} for case, reason in failed.items()] + known
+        listed.sort(key=lambda entry: entry["case"])
         skipped = len(settled) - len(known)
         if listed:
             names = ", ".join(entry["case"] for entry in listed)
             logger.warning(
-                f"{NAME}: no score for {len(listed)} cases: {names}. A file that cannot be read is "
-                "tried again when it has changed."
+                f"{NAME}: no score for {names}. A case whose files cannot be read is tried again "
+                "when one of them has changed."
             )
         total = skipped + len(executed) + len(listed)
         return {"total": total, "skipped": skipped, "executed": len(executed), "failed": listed}
