@@ -224,16 +224,13 @@ class MostDisagreement(Strategy):
         Scores of different weights do not compare: those count that most cases have.
 
         Raises:
-            HTTPException: 409, no case has a score yet.
+            HTTPException: 409, no case has a score yet, or none of the rest can get one.
         """
         images = open_images(datastore, self.endings)
         infos = {image: datastore.get_image_info(image) for image in images}
         scored = {image: info for image, info in infos.items() if info.get(NAME) is not None}
         if images and not scored:
-            raise HTTPException(
-                status_code=409,
-                detail=f"no unlabelled case has a score yet. Run the scoring method {NAME} first.",
-            )
+            raise HTTPException(status_code=409, detail=_why_none(infos.values()))
         if not scored:
             return None
         weights = [info.get(WEIGHTS) for info in scored.values()]
@@ -275,6 +272,15 @@ def _is_settled(source: Source, datastore: Datastore) -> bool:
 def _failures(sources: Iterable[Source], datastore: Datastore) -> list[dict[str, str]]:
     reasons = {s.case: datastore.get_image_info(s.images[0]).get(FAILED) for s in sources}
     return [{"case": case, "reason": reason} for case, reason in reasons.items() if reason]
+
+
+def _why_none(infos: Iterable[Mapping[str, Any]]) -> str:
+    reasons = [info.get(FAILED) for info in infos]
+    if all(reasons):
+        return "\n".join(
+            ["the unlabelled cases that are left get no score:", *dict.fromkeys(reasons)]
+        )
+    return f"no unlabelled case has a score yet. Run the scoring method {NAME} first."
 
 
 def _digest(content: Any) -> str:
