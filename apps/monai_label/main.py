@@ -114,7 +114,9 @@ class PatchworkApp(stock_main.MyApp, MONAILabelApp):
         ours = self._scoring_methods.get(NAME)
         if method is None and ours is not None and len(self._scoring_methods) == 1:
             count = len(ours.open_sources(self.datastore()))
-            if not count or any(task["status"] == "SUBMITTED" for task in tasks("scoring")):
+            # One that runs looks for new cases after each, so another would find nothing.
+            busy = any(task["status"] in ("SUBMITTED", "RUNNING") for task in tasks("scoring"))
+            if busy or not count:
                 return {}
             logger.info(f"{NAME}: {count} cases get a score beside other work; see GET /scoring/")
         return super().async_scoring(method, params)

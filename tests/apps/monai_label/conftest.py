@@ -24,6 +24,7 @@ from bundle.delivery.package import NAME
 
 CONFIGS = Path(bundle.ROOT) / "configs"
 SMALL = {"filters": 4, "blocks_down": [1, 1], "deep_supervision": 1, "roi_size": [8, 8, 8]}
+SMALL |= {"num_workers": 0, "val_interval": 1, "cache_dir": None}
 SHAPE = (8, 8, 8)
 
 
@@ -51,7 +52,9 @@ def app_code() -> Iterator[ModuleType]:
 def small_bundle(tmp_path_factory) -> Path:
     """A bundle's folder with a network of some thousand weights that nobody trained."""
     root = tmp_path_factory.mktemp("app") / "model" / NAME
-    shutil.copytree(CONFIGS, root / "configs")
+    # MONAI would set up the log anew, out of pytest's sight.
+    leave = shutil.ignore_patterns("logging.conf")
+    shutil.copytree(CONFIGS, root / "configs", ignore=leave)
     for name in ("train.json", "inference.json"):
         config = json.loads((CONFIGS / name).read_text()) | SMALL
         (root / "configs" / name).write_text(json.dumps(config))
@@ -96,8 +99,8 @@ def write_label(tmp_path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def make_app(app_code, small_bundle, tmp_path, monkeypatch) -> Callable[[], Any]:
-    """Give make(): the app, showing tmp_path/studies; nothing watches the folder.
+def make_app(app_code, small_bundle, tmp_path, monkeypatch) -> Callable[..., Any]:
+    """Give make(root): the app, showing tmp_path/studies; nothing watches the folder.
 
     Its results are written by nibabel: ITK, which MONAI Label takes, crashes beside other libraries
     that a test process has loaded.
@@ -112,8 +115,8 @@ def make_app(app_code, small_bundle, tmp_path, monkeypatch) -> Callable[[], Any]
     monkeypatch.setattr(app_code.settings, "MONAI_LABEL_SESSIONS", False)
     monkeypatch.setattr(app_code.settings, "MONAI_LABEL_INFER_CONCURRENCY", -1)
 
-    def make() -> Any:
+    def make(root: Path = small_bundle) -> Any:
         conf = {"models": NAME, "sam2": "false", "zoo_source": "ngc"}
-        return app_code.PatchworkApp(str(small_bundle.parents[1]), str(tmp_path / "studies"), conf)
+        return app_code.PatchworkApp(str(root.parents[1]), str(tmp_path / "studies"), conf)
 
     return make

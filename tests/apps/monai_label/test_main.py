@@ -74,7 +74,9 @@ def test_an_automatic_scoring_starts_only_where_there_is_something_to_score(
     with caplog.at_level(logging.INFO):
         assert app.async_scoring(None) == {"disagreement": {"status": "SUBMITTED"}}
     assert "3 cases get a score beside other work" in caplog.text
-    assert app.async_scoring(None) == {}, "one waits already"
+    for status in ("SUBMITTED", "RUNNING"):
+        started[0]["status"] = status
+        assert app.async_scoring(None) == {}, "one will find or finds them"
     started[0]["status"] = "DONE"
     app.scoring({"method": "disagreement", "device": "cpu"})
     assert app.async_scoring(None) == {}, "nothing is left to score"

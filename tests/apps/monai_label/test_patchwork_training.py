@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 
 import pytest
 import torch
@@ -106,3 +107,22 @@ def test_training_goes_on_from_the_weights_that_were_asked_for(trainer, caplog):
     assert "starts from random weights, as was asked for" in caplog.text
     with pytest.raises(FileNotFoundError, match=r"models/other\.pt, found no such file"):
         trainer(model_filename="other.pt")
+
+
+def test_an_epoch_starts_from_the_served_weights_and_says_nothing_of_random_ones(
+    make_app, small_bundle, write_scan, write_label, tmp_path, caplog
+):
+    for seed, name in enumerate(("p01_t1", "p02_t2", "p03_flair")):
+        write_scan(f"{name}.nii.gz", seed)
+        write_label(f"studies/labels/final/{name}.nii.gz")
+    root = tmp_path / "app" / "model" / NAME
+    shutil.copytree(small_bundle, root)
+    before = torch.load(root / "models" / "model.pt")
+    app = make_app(root)
+    with caplog.at_level(logging.INFO):
+        app.train({"model": NAME, "device": "cpu", "max_epochs": 1, "val_split": 0.34})
+    after = torch.load(root / "models" / "model.pt")
+    change = max(float((after[key] - before[key]).abs().max()) for key in before)
+    assert 0 < change < 0.02, "one step from the served weights"
+    assert "best so far" in caplog.text
+    assert "random weights" not in caplog.text
