@@ -133,11 +133,9 @@ def _knows_modalities(task: Any) -> bool:
 
 def _endings(config: dict[str, Any]) -> dict[str, str]:
     from bundle.data.filenames import file_endings
-    from bundle.modalities import FILE_SUFFIXES
 
-    more = config.get("suffixes") or {}
-    suffixes = {m: (*FILE_SUFFIXES.get(m, ()), *more.get(m, ())) for m in config["modalities"]}
-    return file_endings(config["modalities"], suffixes)
+    more = [config["suffixes"]] if config.get("suffixes") else []
+    return file_endings(config["modalities"], *more)
 
 
 @contextmanager

@@ -60,7 +60,7 @@ class Studies(LocalDatastore):
         if role in self.modalities:
             return None
         if role is not None:
-            return f"a {role}"
+            return "none of the modalities" if role == "other" else f"a {role}"
         return None if self._is_4d(file) else "its name tells no modality"
 
     def case_of(self, image: str) -> str:
@@ -193,11 +193,11 @@ class Studies(LocalDatastore):
         names = sorted(left_out, key=lambda file: (left_out[file] == "hidden", file))
         listed = ", ".join(f"{file} ({left_out[file]})" for file in names[:EXAMPLES])
         more = f" and {len(names) - EXAMPLES} more" if len(names) > EXAMPLES else ""
-        endings = ", ".join(f"_{end}" for end, role in self.endings.items() if role != "label")
+        endings = ", ".join(f"_{name}" for name in self.modalities)
         if names:
             logger.warning(
                 f"{self.folder}: {len(names)} files are no images and are not shown: "
-                f"{listed}{more}. The names of images end in {endings}."
+                f"{listed}{more}. The names of images end in {endings}, in any known spelling."
             )
 
     def _is_4d(self, file: str) -> bool:

@@ -63,24 +63,34 @@ class OneGpuTraining(BundleTrainTask):
         if not items:
             raise ValueError("no case is labelled: submit labels first, then train")
         checks = self._checks()
-        spelled, problems = [], []
+        spelled, usable, problems = [], set(), []
         for item in items:
             try:
-                spelled.append(spell_out(item, checks.modalities))
+                named = spell_out(item, checks.modalities, *self._suffixes())
             except CaseError as error:
                 problems.append(str(error))
+                continue
+            if isinstance(named["image"], Mapping):
+                spelled.append(named)
+            else:
+                usable.add(item["label"])  # a 4D file, which the checks do not know
         memo = CheckMemo(Path(self.bundle_path) / "cache" / "checked_labels.json", checks)
         good, bad = check_cases(spelled, checks, memo, "checking labelled cases")
         memo.save()
         problems += bad
         for problem in problems:
             logger.error(f"left out of the training: {problem}")
-        if not good:
+        usable |= {finding.item["label"] for finding in good}
+        if not usable:
             raise ValueError("\n".join(["no labelled case can be read:", *problems]))
-        usable = {finding.item["label"] for finding in good}
         kept = [item for item in items if item["label"] in usable]
         logger.info(f"training with {len(kept)} of {len(items)} labelled cases")
         return kept
+
+    def _suffixes(self) -> list[Any]:
+        """Give the config's further endings of file names; none = it has none."""
+        given = self.bundle_config.config.get("suffixes")
+        return [given] if given else []
 
     def _checks(self) -> Any:
         from bundle.data.check_cases import Checks
@@ -103,7 +113,7 @@ class OneGpuTraining(BundleTrainTask):
         share = request.get("val_split", 0.2)
         if share <= 0:
             return super()._partition_datalist(datalist, request, shuffle)
-        endings = file_endings(self.bundle_config.config["modalities"])
+        endings = file_endings(self.bundle_config.config["modalities"], *self._suffixes())
         patients: dict[str, list[Any]] = {}
         for item in datalist:
             patient = patient_of({"case": name_case(item["image"], endings)})

@@ -131,11 +131,10 @@ class LoadModalitiesd(MapTransform):
         endings = {_letters(end): name for end, name in self.endings.items()}
         stated = endings.get(_letters(modality))
         if stated not in self.modalities:
-            spellings = ", ".join(end for end, name in self.endings.items() if name != "label")
             raise CaseError(
                 f"modality: {modality!r} of {source} is none. Expected one of "
-                f"{', '.join(self.modalities)}, or another spelling of it ({spellings}). Correct "
-                f"it, or leave it away where the file's name tells the modality."
+                f"{', '.join(self.modalities)}, in any spelling in which a file's name may end. "
+                "Correct it, or leave it away where the file's name tells the modality."
             )
         told = split_name(source, self.endings)[1]
         if told is None:

@@ -6,6 +6,7 @@ import logging
 
 import nibabel as nib
 import pytest
+import torch
 
 from bundle.delivery.package import NAME
 
@@ -85,8 +86,6 @@ def test_an_automatic_scoring_starts_only_where_there_is_something_to_score(
 
 
 def test_weights_that_fit_in_part_are_refused(app, small_bundle, tmp_path, monkeypatch):
-    import torch
-
     part = torch.load(small_bundle / "models" / "model.pt")
     part.pop(next(iter(part)))
     torch.save(part, tmp_path / "part.pt")

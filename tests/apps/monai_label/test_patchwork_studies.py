@@ -53,7 +53,7 @@ def test_what_is_no_image_is_left_out_and_named(show, write_scan, write_label, t
     (said,) = [r.message for r in caplog.records if "are no images" in r.message]
     assert "5 files are no images" in said
     assert "aa_seg.nii.gz (a label)" in said
-    assert "_t1, _t1n, _t1ce" in said
+    assert "The names of images end in _t1, _t1ce, _t2, _flair" in said
     (tmp_path / "studies" / "._p01_t1.nii.gz").unlink()
     studies.refresh()
     assert "4 files are no images" in caplog.text

@@ -78,6 +78,14 @@ def test_a_case_that_cannot_be_read_is_left_out_and_named(trainer, write_label, 
         trainer()
 
 
+def test_a_labelled_4d_file_is_trained_with(trainer, write_scan, write_label):
+    write_scan("p04.nii.gz", shape=(8, 8, 8, 4))
+    write_label("studies/labels/final/p04.nii.gz")
+    trainer.app.datastore().refresh()
+    asked = trainer(val_split=0)
+    assert asked["train#dataset#data"][-1]["image"].endswith("p04.nii.gz")
+
+
 def test_without_labels_nothing_is_trained(make_app, write_scan):
     write_scan("p01_t1.nii.gz")
     with pytest.raises(ValueError, match="no case is labelled: submit labels first"):

@@ -284,7 +284,7 @@ def test_a_stated_modality_that_is_none_is_refused(write_volume, stated):
     for name in ("scan.nii.gz", "p01_t1.nii.gz"):
         item = {"image": str(write_volume(name, 3, AFFINE)), "modality": stated}
         with pytest.raises(
-            CaseError, match=r"'.*' of .* is none\. Expected one of t1, t1ce, t2, flair, or anothe"
+            CaseError, match=r"'.*' of .* is none\. Expected one of t1, t1ce, t2, flair, in any"
         ):
             LoadModalitiesd("image", BRATS_MODALITIES)(item)
 
