@@ -19,7 +19,7 @@ from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.tasks.infer.basic_infer import CallBackTypes
 from monailabel.tasks.infer.bundle import BundleInferTask
-from patchwork_studies import case_of
+from patchwork_studies import Studies, case_of, tells
 from patchwork_turns import Turns, step_back
 
 logger = logging.getLogger(__name__)
@@ -79,9 +79,10 @@ class Disagreement(ScoringMethod):
         step_back()
         begin, tried, executed = time.monotonic(), set(), set()
         failed: dict[str, str] = {}
-        count = len(self.open_sources(datastore))
+        modality = request.get("modality")
+        count = len(self.open_sources(datastore, modality))
         logger.info(f"{NAME}: {count} cases to score; whoever wants a segmentation comes first")
-        while todo := [s for s in self.open_sources(datastore) if s not in tried]:
+        while todo := [s for s in self.open_sources(datastore, modality) if s not in tried]:
             self.turns.wait_for_readers()
             source = todo[0]
             tried.add(source)
@@ -98,7 +99,7 @@ class Disagreement(ScoringMethod):
                 f"{NAME}: {done} of {done + len(todo) - 1} cases done in {seconds:.0f} s, "
                 f"about {left:.0f} s left"
             )
-        return self._summary(executed, failed, datastore)
+        return self._summary(executed, failed, self.sources(datastore, modality), datastore)
 
     def score(self, path: str, device: str | None = None, modality: str | None = None) -> float:
         """Return the disagreement, summed over the case, per voxel that is probably tumour.
@@ -136,19 +137,30 @@ class Disagreement(ScoringMethod):
             self.task(request, callbacks={CallBackTypes.INFERER: compare})
         return found[0]
 
-    def sources(self, datastore: Datastore) -> list[Source]:
-        """List the unlabelled cases, by name, and what a score of them would be computed from."""
+    def sources(self, datastore: Datastore, modality: str | None = None) -> list[Source]:
+        """List the unlabelled cases, by name, and what a score of them would be computed from.
+
+        Args:
+            datastore: the images. Those of a server that hands over one series at a time are
+                fetched to be scored, so one whose name tells no modality is left out.
+            modality: what such a series is.
+        """
         weights = self._weights()
-        states = getattr(datastore, "file_states", list)
-        cases = by_case(open_images(datastore, self.endings), self.endings)
+        images = open_images(datastore, self.endings)
+        if isinstance(datastore, Studies):
+            states = datastore.file_states
+        else:
+            states = list
+            images = [image for image in images if modality or tells(image, self.endings)]
+        cases = by_case(images, self.endings)
         return [
             Source(case, tuple(images), weights, _digest(states(images)))
             for case, images in sorted(cases.items())
         ]
 
-    def open_sources(self, datastore: Datastore) -> list[Source]:
+    def open_sources(self, datastore: Datastore, modality: str | None = None) -> list[Source]:
         """List those that have neither a score from this source nor a reason why there is none."""
-        return [s for s in self.sources(datastore) if not _is_settled(s, datastore)]
+        return [s for s in self.sources(datastore, modality) if not _is_settled(s, datastore)]
 
     def progress(self, datastore: Datastore) -> dict[str, Any]:
         """Say how many of the unlabelled cases have a score, and which cannot get one."""
@@ -185,9 +197,13 @@ class Disagreement(ScoringMethod):
         return reason
 
     def _summary(
-        self, executed: set[str], failed: dict[str, str], datastore: Datastore
+        self,
+        executed: set[str],
+        failed: dict[str, str],
+        sources: Iterable[Source],
+        datastore: Datastore,
     ) -> dict[str, Any]:
-        settled = [s for s in self.sources(datastore) if s.case not in executed | set(failed)]
+        settled = [s for s in sources if s.case not in executed | set(failed)]
         known = _failures(settled, datastore)
         listed = [{"case": case, "reason": reason} for case, reason in failed.items()] + known
         listed.sort(key=lambda entry: entry["case"])

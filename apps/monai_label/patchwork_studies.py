@@ -42,6 +42,7 @@ class Studies(LocalDatastore):
         self.folder = Path(folder)
         self.modalities, self.endings = tuple(modalities), dict(endings)
         self._left_out: dict[str, str] = {}
+        self._alike: set[str] = set()
         # Several processes write the list: a label that one of them saved must outlive the others.
         self._writers = FileLock(self.folder / ".patchwork.lock")
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -184,6 +185,7 @@ class Studies(LocalDatastore):
             return found
         why = {file: self.why_no_image(file) for file in found if (Path(path) / file).is_file()}
         self._say_left_out({file: reason for file, reason in why.items() if reason is not None})
+        self._say_alike(self._to_id(file)[0] for file, reason in why.items() if reason is None)
         return {file: found[file] for file, reason in why.items() if reason is None}
 
     def _say_left_out(self, left_out: dict[str, str]) -> None:
@@ -199,6 +201,18 @@ class Studies(LocalDatastore):
                 f"{self.folder}: {len(names)} files are no images and are not shown: "
                 f"{listed}{more}. The names of images end in {endings}, in any known spelling."
             )
+
+    def _say_alike(self, images: Iterable[str]) -> None:
+        spellings: dict[str, set[str]] = {}
+        for case in map(self.case_of, images):
+            spellings.setdefault(case.casefold(), set()).add(case)
+        alike = {case for found in spellings.values() if len(found) > 1 for case in found}
+        if alike - self._alike:
+            logger.warning(
+                f"{self.folder}: {', '.join(sorted(alike))} differ in upper and lower case alone, "
+                "and are shown as cases of their own. Name the files of one patient alike."
+            )
+        self._alike = alike
 
     def _is_4d(self, file: str) -> bool:
         from bundle.data.volumes import CaseError, count_volumes
@@ -249,6 +263,13 @@ def case_of(image: str, endings: Mapping[str, str]) -> str:
     from bundle.data.filenames import split_name
 
     return split_name(f"{image}.nii.gz", endings)[0]
+
+
+def tells(image: str, endings: Mapping[str, str]) -> bool:
+    """True = an image's name tells what it is."""
+    from bundle.data.filenames import split_name
+
+    return split_name(f"{image}.nii.gz", endings)[1] is not None
 
 
 def _check_plain(what: str, name: str) -> None:

@@ -209,7 +209,11 @@ def test_an_image_that_no_file_is_known_of_fails_alone(method, app_code):
 
     method.score = lambda path, device, modality: 3.0
     remote = Remote()
-    answer = method({}, remote)
+    # At the start nobody says what they are: nothing is fetched only to fail.
+    nothing = {"total": 0, "skipped": 0, "executed": 0, "failed": []}
+    assert method({}, remote) == nothing
+    assert method.open_sources(remote) == []
+    answer = method({"modality": "flair"}, remote)
     assert summary(answer) == {"total": 2, "skipped": 0, "executed": 1, "failed": ["1.2.4"]}
     assert answer["failed"][0]["reason"] == "no route to 1.2.4"
-    assert method({}, remote)["skipped"] == 1
+    assert method({"modality": "flair"}, remote)["skipped"] == 1

@@ -199,6 +199,17 @@ def test_scans_in_folders_of_their_own_are_named(show, write_scan, caplog):
     assert "2 volumes lie in folders of their own, such as p01/p01_t1.nii.gz" in caplog.text
 
 
+def test_cases_that_differ_in_upper_and_lower_case_alone_are_named(show, write_scan, caplog):
+    for name in ("p01_T1", "P01_FLAIR", "p02_t1", "p02_FLAIR"):
+        write_scan(f"{name}.nii.gz")
+    studies = show()
+    assert "P01, p01 differ in upper and lower case alone" in caplog.text
+    assert "p02" not in caplog.text
+    caplog.clear()
+    studies.refresh()
+    assert not caplog.text, "said once"
+
+
 def test_good_studies_give_no_warning(show, write_scan, write_label, caplog):
     for name in ("p01_t1", "p01_flair", "BraTS-GLI-00001-000-t1n"):
         write_scan(f"{name}.nii.gz")
