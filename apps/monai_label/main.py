@@ -25,7 +25,8 @@ from monailabel.interfaces.tasks.train import TrainTask
 from monailabel.tasks.infer.bundle import BundleInferTask
 from monailabel.utils.async_tasks.utils import processes, tasks
 from patchwork_batch import CarefulBatch
-from patchwork_scoring import NAME, Disagreement, MostDisagreement
+from patchwork_next import MostDisagreement
+from patchwork_scoring import NAME, Disagreement
 from patchwork_studies import Studies
 from patchwork_training import OneGpuTraining
 from patchwork_turns import Turns

@@ -1,4 +1,4 @@
-"""Which case to label next: the one whose segmentations from fewer modalities disagree most."""
+"""Scores of unlabelled cases: how much their segmentations from fewer modalities disagree."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from fastapi import HTTPException
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.exception import ImageNotFoundException
 from monailabel.interfaces.tasks.scoring import ScoringMethod
-from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.tasks.infer.basic_infer import CallBackTypes
 from monailabel.tasks.infer.bundle import BundleInferTask
-from patchwork_studies import Studies, case_of, tells
+from patchwork_cases import by_case, open_images, tells
+from patchwork_studies import Studies
 from patchwork_turns import Turns, step_back
 
 logger = logging.getLogger(__name__)
@@ -223,58 +222,6 @@ class Disagreement(ScoringMethod):
         return _digest([path, stat.st_size, stat.st_mtime_ns] if stat else None)
 
 
-class MostDisagreement(Strategy):
-    """Choose the unlabelled case with the highest score.
-
-    Args:
-        endings: of file names, and the modalities that they mean.
-    """
-
-    def __init__(self, endings: Mapping[str, str]) -> None:
-        super().__init__("The case whose modalities contradict each other most; needs the scores")
-        self.endings = dict(endings)
-
-    def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any] | None:
-        """Return the image to label, or None if every case is labelled.
-
-        Scores of different weights do not compare: those count that most cases have.
-
-        Raises:
-            HTTPException: 409, no case has a score yet, or none of the rest can get one.
-        """
-        images = open_images(datastore, self.endings)
-        infos = {image: datastore.get_image_info(image) for image in images}
-        scored = {image: info for image, info in infos.items() if info.get(NAME) is not None}
-        if images and not scored:
-            raise HTTPException(status_code=409, detail=_why_none(infos.values()))
-        if not scored:
-            return None
-        weights = [info.get(WEIGHTS) for info in scored.values()]
-        common = max(weights, key=weights.count)
-        alike = {i: info[NAME] for i, info in scored.items() if info.get(WEIGHTS) == common}
-        if len(alike) < len(images):
-            logger.info(
-                f"{NAME}: chosen among {len(alike)} of {len(images)} unlabelled images; the others "
-                "have no score of the same weights"
-            )
-        chosen = max(sorted(alike), key=alike.__getitem__)
-        return {"id": chosen, "weight": alike[chosen]}
-
-
-def by_case(images: Iterable[str], endings: Mapping[str, str]) -> dict[str, list[str]]:
-    """Group the datastore's images, which it takes for unrelated, by the case they belong to."""
-    cases: dict[str, list[str]] = {}
-    for image in sorted(images):
-        cases.setdefault(case_of(image, endings), []).append(image)
-    return cases
-
-
-def open_images(datastore: Datastore, endings: Mapping[str, str]) -> list[str]:
-    """List the images of cases of which no image is labelled."""
-    done = {case_of(image, endings) for image in datastore.get_labeled_images()}
-    return [i for i in datastore.get_unlabeled_images() if case_of(i, endings) not in done]
-
-
 def _is_settled(source: Source, datastore: Datastore) -> bool:
     infos = [datastore.get_image_info(image) for image in source.images]
     of_these = (source.weights, source.files)
@@ -288,15 +235,6 @@ def _is_settled(source: Source, datastore: Datastore) -> bool:
 def _failures(sources: Iterable[Source], datastore: Datastore) -> list[dict[str, str]]:
     reasons = {s.case: datastore.get_image_info(s.images[0]).get(FAILED) for s in sources}
     return [{"case": case, "reason": reason} for case, reason in reasons.items() if reason]
-
-
-def _why_none(infos: Iterable[Mapping[str, Any]]) -> str:
-    reasons = [info.get(FAILED) for info in infos]
-    if all(reasons):
-        return "\n".join(
-            ["the unlabelled cases that are left get no score:", *dict.fromkeys(reasons)]
-        )
-    return f"no unlabelled case has a score yet. Run the scoring method {NAME} first."
 
 
 def _digest(content: Any) -> str:

@@ -18,12 +18,12 @@ from fastapi import HTTPException
 from filelock import FileLock
 from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.datastore import DefaultLabelTag
+from patchwork_cases import alike, case_of, left_out_line, subfolder_line
 
 logger = logging.getLogger(__name__)
 
 # Marks an image that somebody sent under a name of their own: it stays, whatever it is called.
 UPLOADED = "uploaded"
-EXAMPLES = 3
 
 
 class Studies(LocalDatastore):
@@ -47,7 +47,8 @@ class Studies(LocalDatastore):
         self._writers = FileLock(self.folder / ".patchwork.lock")
         self.folder.mkdir(parents=True, exist_ok=True)
         super().__init__(str(folder), **options)
-        _say_subfolders(self.folder, self._datastore.labels_dir)
+        if line := subfolder_line(self.folder, self._datastore.labels_dir):
+            logger.warning(line)
 
     def why_no_image(self, file: str) -> str | None:
         """Say why a file of the folder is no image; None = it is one."""
@@ -184,35 +185,21 @@ class Studies(LocalDatastore):
         if os.path.realpath(path) != os.path.realpath(self._datastore.image_path()):
             return found
         why = {file: self.why_no_image(file) for file in found if (Path(path) / file).is_file()}
-        self._say_left_out({file: reason for file, reason in why.items() if reason is not None})
-        self._say_alike(self._to_id(file)[0] for file, reason in why.items() if reason is None)
-        return {file: found[file] for file, reason in why.items() if reason is None}
+        images = {file: found[file] for file, reason in why.items() if reason is None}
+        self._say({f: reason for f, reason in why.items() if reason is not None}, images)
+        return images
 
-    def _say_left_out(self, left_out: dict[str, str]) -> None:
-        if left_out == self._left_out:
-            return
-        self._left_out = left_out
-        names = sorted(left_out, key=lambda file: (left_out[file] == "hidden", file))
-        listed = ", ".join(f"{file} ({left_out[file]})" for file in names[:EXAMPLES])
-        more = f" and {len(names) - EXAMPLES} more" if len(names) > EXAMPLES else ""
-        endings = ", ".join(f"_{name}" for name in self.modalities)
-        if names:
+    def _say(self, left_out: dict[str, str], images: Iterable[str]) -> None:
+        """Log what is strange about the folder, once."""
+        if left_out and left_out != self._left_out:
+            logger.warning(left_out_line(self.folder, left_out, self.modalities))
+        twins = alike(self.case_of(self._to_id(file)[0]) for file in images)
+        if twins - self._alike:
             logger.warning(
-                f"{self.folder}: {len(names)} files are no images and are not shown: "
-                f"{listed}{more}. The names of images end in {endings}, in any known spelling."
-            )
-
-    def _say_alike(self, images: Iterable[str]) -> None:
-        spellings: dict[str, set[str]] = {}
-        for case in map(self.case_of, images):
-            spellings.setdefault(case.casefold(), set()).add(case)
-        alike = {case for found in spellings.values() if len(found) > 1 for case in found}
-        if alike - self._alike:
-            logger.warning(
-                f"{self.folder}: {', '.join(sorted(alike))} differ in upper and lower case alone, "
+                f"{self.folder}: {', '.join(sorted(twins))} differ in upper and lower case alone, "
                 "and are shown as cases of their own. Name the files of one patient alike."
             )
-        self._alike = alike
+        self._left_out, self._alike = left_out, twins
 
     def _is_4d(self, file: str) -> bool:
         from bundle.data.volumes import CaseError, count_volumes
@@ -258,42 +245,9 @@ class Studies(LocalDatastore):
         return Path(os.path.abspath(os.path.join(folder, self._filename(name, ext))))
 
 
-def case_of(image: str, endings: Mapping[str, str]) -> str:
-    """Return the case that an image belongs to."""
-    from bundle.data.filenames import split_name
-
-    return split_name(f"{image}.nii.gz", endings)[0]
-
-
-def tells(image: str, endings: Mapping[str, str]) -> bool:
-    """True = an image's name tells what it is."""
-    from bundle.data.filenames import split_name
-
-    return split_name(f"{image}.nii.gz", endings)[1] is not None
-
-
 def _check_plain(what: str, name: str) -> None:
     if name in ("", ".", "..") or "/" in name or "\\" in name or "\0" in name:
         raise HTTPException(
             status_code=422,
             detail=f"{what}: expected a name without a path, got {name!r}. Send another one.",
-        )
-
-
-def _say_subfolders(folder: Path, labels: str) -> None:
-    from bundle.data.filenames import is_volume
-
-    inside: list[str] = []
-    for sub in sorted(path for path in folder.iterdir() if path.is_dir()):
-        if sub.name == labels or sub.name.startswith("."):
-            continue
-        try:
-            inside += [f"{sub.name}/{file}" for file in os.listdir(sub) if is_volume(file)]
-        except OSError:
-            continue  # a folder that this user may not read is none of the server's
-    if inside:
-        logger.warning(
-            f"{folder}: {len(inside)} volumes lie in folders of their own, such as {inside[0]}, "
-            "and are not shown: MONAI Label shows the files in the folder itself. Move them there, "
-            "or ask for such a folder by its path."
         )

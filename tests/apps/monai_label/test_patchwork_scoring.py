@@ -154,34 +154,6 @@ def test_it_waits_before_each_case_and_says_how_far_it_is(method, studies, monke
     assert method.progress(studies) | {"failed": None} == {"scored": 2, "of": 3, "failed": None}
 
 
-def test_the_next_case_is_chosen_by_scores_of_the_same_weights(
-    method, studies, app_code, weights, monkeypatch
-):
-    strategy = app_code.MostDisagreement(ENDINGS)
-    scoring = sys.modules["patchwork_scoring"]
-    with pytest.raises(scoring.HTTPException) as early:
-        strategy({}, studies)
-    assert early.value.status_code == 409
-    assert "no unlabelled case has a score yet. Run the scoring" in early.value.detail
-    method({}, studies)
-    assert strategy({}, studies) == {"id": "p01_flair", "weight": 2}
-    # New weights have scored one of the cases, with larger numbers all over.
-    studies.update_image_info("p03_t1", {scoring.NAME: 90.0, scoring.WEIGHTS: "others"})
-    assert strategy({}, studies)["id"] == "p01_flair"
-
-
-def test_who_asks_for_the_next_of_cases_that_fail_is_told_why(
-    method, studies, app_code, write_label
-):
-    method({}, studies)
-    for image in ("p01_t1", "p03_t1"):
-        studies.save_label(image, str(write_label("mine.nii.gz")), "final", {})
-    with pytest.raises(sys.modules["patchwork_scoring"].HTTPException) as left:
-        app_code.MostDisagreement(ENDINGS)({}, studies)
-    assert left.value.status_code == 409
-    assert "cases that are left get no score:\ncase p02: " in left.value.detail
-
-
 def test_an_image_that_no_file_is_known_of_fails_alone(method, app_code):
     """A DICOMweb server's series: no path before it is fetched, and the fetching may fail."""
 
