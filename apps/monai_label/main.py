@@ -1,169 +1,149 @@
-"""MONAI Label's app for bundles, which next asks for the case whose modalities contradict most.
+"""MONAI Label's app for bundles, which knows cases and asks for the one that is hardest to tell.
 
 `python -m bundle label` copies MONAI Label's own app into a folder, its `main.py` under the name
-`stock_main.py`, and this file beside it. All that the own app can do stays as it is.
+`stock_main.py`, and the files of this folder beside it. All that the own app can do stays as it is.
 """
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import stock_main
-from fastapi import HTTPException
+from monailabel.config import settings
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore
+from monailabel.interfaces.tasks.infer_v2 import InferTask
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
-from monailabel.tasks.infer.basic_infer import CallBackTypes
+from monailabel.interfaces.tasks.train import TrainTask
 from monailabel.tasks.infer.bundle import BundleInferTask
+from monailabel.utils.async_tasks.utils import processes, tasks
+from patchwork_batch import CarefulBatch
+from patchwork_next import MostDisagreement
+from patchwork_scoring import NAME, Disagreement
+from patchwork_studies import Studies
+from patchwork_training import OneGpuTraining
+from patchwork_turns import Turns
 
 logger = logging.getLogger(__name__)
-
-NAME = "disagreement"
-# Beside the score: the time of the weights that gave it.
-WEIGHTS_TIME = f"{NAME}_of_weights"
 
 
 # MONAI Label looks for a class with MONAILabelApp among its own bases.
 class PatchworkApp(stock_main.MyApp, MONAILabelApp):
     """The stock app plus one scoring method and one strategy, both called `disagreement`."""
 
+    def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
+        self.turns = Turns(Path(app_dir) / ".readers.lock")
+        super().__init__(app_dir, studies, conf)
+
+    def init_datastore(self) -> Datastore:
+        """Show the folder's scans without hidden files and labels; servers as MONAI Label does."""
+        configs = {Path(path): _config(Path(path)) for path in self.models.values()}
+        ours = [(path, config) for path, config in configs.items() if config.get("modalities")]
+        if not ours or self.studies.startswith(("http://", "https://")):
+            return super().init_datastore()
+        root, config = ours[0]
+        with _importable(root):
+            endings = _endings(config)
+        return Studies(
+            self.studies,
+            config["modalities"],
+            endings,
+            extensions=settings.MONAI_LABEL_DATASTORE_FILE_EXT,
+            auto_reload=settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
+            read_only=settings.MONAI_LABEL_DATASTORE_READ_ONLY,
+        )
+
+    def init_infers(self) -> dict[str, InferTask]:
+        """Refuse weights that fit the network in part."""
+        infers = super().init_infers()
+        for task in infers.values():
+            if _knows_modalities(task):
+                task.load_strict = True
+        return infers
+
+    def init_trainers(self) -> dict[str, TrainTask]:
+        """Train our bundle on one GPU."""
+        trainers = super().init_trainers()
+        ours = {n: t for n, t in trainers.items() if _knows_modalities(self._infers.get(n))}
+        return trainers | {n: OneGpuTraining(t.bundle_path, self.conf) for n, t in ours.items()}
+
+    def init_batch_infer(self) -> Callable[..., dict[str, Any]]:
+        """Go on after an image that fails."""
+        return CarefulBatch()
+
     def init_scoring_methods(self) -> dict[str, ScoringMethod]:
         """Add the score, of the first model that knows modalities."""
         methods = super().init_scoring_methods()
-        ours = [task for task in self._infers.values() if _knows_modalities(task)]
-        return methods | ({NAME: Disagreement(ours[0])} if ours else {})
+        for task in filter(_knows_modalities, self._infers.values()):
+            endings = _endings(task.bundle_config.config)
+            return methods | {NAME: Disagreement(task, endings, self.turns)}
+        return methods
 
     def init_strategies(self) -> dict[str, Strategy]:
         """Add the strategy."""
-        ours = [task for task in self._infers.values() if _knows_modalities(task)]
         strategies = super().init_strategies()
-        return strategies | ({NAME: MostDisagreement(_endings(ours[0]))} if ours else {})
+        for task in filter(_knows_modalities, self._infers.values()):
+            return strategies | {NAME: MostDisagreement(_endings(task.bundle_config.config))}
+        return strategies
 
+    def info(self) -> dict[str, Any]:
+        """Tell also how far the scoring is."""
+        info = super().info()
+        method = self._scoring_methods.get(NAME)
+        if method is not None:
+            info["scoring"][NAME] |= method.progress(self.datastore())
+            info["scoring"][NAME]["running"] = bool(processes("scoring"))
+        return info
 
-class Disagreement(ScoringMethod):
-    """Score every unlabelled case: how far its segmentations from fewer modalities lie apart.
+    def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
+        """Segment a case; a scoring that runs waits before its next case."""
+        with self.turns.reading():
+            return super().infer(request, datastore)
 
-    Args:
-        task: MONAI Label's inference with the bundle.
-    """
+    def async_scoring(self, method: str | None, params: Any = None) -> Any:
+        """Score in a process of its own, unless that would find nothing to do.
 
-    def __init__(self, task: BundleInferTask) -> None:
-        super().__init__("How far the segmentations from fewer modalities lie apart")
-        self.task = task
-
-    def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, int]:
-        """Score the cases that these weights have not scored; return how many of how many."""
-        time = int(Path(self.task.get_path()).stat().st_mtime)
-        cases = _by_case(_open_images(datastore, _endings(self.task)), _endings(self.task))
-        old = {
-            case
-            for case, images in cases.items()
-            if all(datastore.get_image_info(i).get(WEIGHTS_TIME) == time for i in images)
-        }
-        for case in sorted(set(cases) - old):
-            score = self.score(datastore.get_image_uri(cases[case][0]), request.get("device"))
-            logger.info(f"{NAME} of {case}: {score:.4f}")
-            for image in cases[case]:
-                datastore.update_image_info(image, {NAME: score, WEIGHTS_TIME: time})
-        return {"total": len(cases), "skipped": len(old), "executed": len(cases) - len(old)}
-
-    def score(self, path: str, device: str | None = None) -> float:
-        """Return the disagreement, summed over the case, per voxel that is probably tumour.
-
-        Args:
-            path: one of the case's files.
-            device: where to compute; None = MONAI Label's choice.
-
-        Returns:
-            0 = all agree. One voxel is added to the tumour, so that a case where only some of the
-            segmentations see any comes first.
+        MONAI Label asks for it at the start, after each training and with each next case.
         """
-        # Only now: MONAI Label has to load the code that lies beside the model.
-        from bundle.inference.extra_outputs import complete, disagreement
-
-        found: list[float] = []
-
-        def compare(data: dict[str, Any]) -> dict[str, Any]:
-            network = self.task._get_network(data["device"], data)
-            inferer = self.task.inferer(data)
-            image, present = data["image"].as_tensor()[None], data["present"][None]
-            image, logits = image.to(data["pred"].device), data["pred"][None]
-            autoencoder = getattr(network, "autoencoder", None)
-            whole = None if autoencoder is None else complete(inferer, autoencoder, image, present)
-            spread = disagreement(inferer, network, image, present, logits, whole)
-            tumour = logits.sigmoid().amax(1).sum()
-            found.append(float(spread.sum() / (tumour + 1)))
-            return data
-
-        import torch
-
-        request = {"image": path, "logging": "error", "skip_writer": True}
-        request |= {"device": device} if device else {}
-        with torch.no_grad():
-            self.task(request, callbacks={CallBackTypes.INFERER: compare})
-        return found[0]
+        ours = self._scoring_methods.get(NAME)
+        if method is None and ours is not None and len(self._scoring_methods) == 1:
+            count = len(ours.open_sources(self.datastore()))
+            # One that runs looks for new cases after each, so another would find nothing.
+            busy = any(task["status"] in ("SUBMITTED", "RUNNING") for task in tasks("scoring"))
+            if busy or not count:
+                return {}
+            logger.info(f"{NAME}: {count} cases get a score beside other work; see GET /scoring/")
+        return super().async_scoring(method, params)
 
 
-class MostDisagreement(Strategy):
-    """Choose the unlabelled case with the highest score.
-
-    Args:
-        endings: of file names, and the modalities that they mean.
-    """
-
-    def __init__(self, endings: dict[str, str]) -> None:
-        super().__init__("The case whose modalities contradict each other most; needs the scores")
-        self.endings = endings
-
-    def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any] | None:
-        """Return the image to label, or None if every case is labelled.
-
-        Raises:
-            HTTPException: no case has a score yet.
-        """
-        images = _open_images(datastore, self.endings)
-        scores = {image: datastore.get_image_info(image).get(NAME) for image in images}
-        known = {image: score for image, score in scores.items() if score is not None}
-        if images and not known:
-            raise HTTPException(
-                status_code=409,
-                detail=f"no unlabelled case has a score yet. Run the scoring method {NAME} first.",
-            )
-        if not known:
-            return None
-        chosen = max(sorted(known), key=known.__getitem__)
-        return {"id": chosen, "weight": known[chosen]}
+def _config(root: Path) -> dict[str, Any]:
+    path = root / "configs" / "inference.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def _knows_modalities(task: Any) -> bool:
     return isinstance(task, BundleInferTask) and bool(task.bundle_config.get("modalities"))
 
 
-def _endings(task: BundleInferTask) -> dict[str, str]:
+def _endings(config: dict[str, Any]) -> dict[str, str]:
     from bundle.data.filenames import file_endings
 
-    return file_endings(task.bundle_config.get("modalities"))
+    more = [config["suffixes"]] if config.get("suffixes") else []
+    return file_endings(config["modalities"], *more)
 
 
-def _by_case(images: Iterable[str], endings: dict[str, str]) -> dict[str, list[str]]:
-    """Group the datastore's images, which it takes for unrelated, by the case they belong to."""
-    cases: dict[str, list[str]] = {}
-    for image in sorted(images):
-        cases.setdefault(_case_of(image, endings), []).append(image)
-    return cases
-
-
-def _open_images(datastore: Datastore, endings: dict[str, str]) -> list[str]:
-    """List the images of cases of which no image is labelled."""
-    done = {_case_of(image, endings) for image in datastore.get_labeled_images()}
-    return [i for i in datastore.get_unlabeled_images() if _case_of(i, endings) not in done]
-
-
-def _case_of(image: str, endings: dict[str, str]) -> str:
-    from bundle.data.filenames import split_name
-
-    return split_name(f"{image}.nii.gz", endings)[0]
+@contextmanager
+def _importable(root: Path) -> Iterator[None]:
+    """Let Python find the code beside the model, as MONAI Label does while it reads a config."""
+    sys.path.insert(0, str(root))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(root))

@@ -20,7 +20,7 @@ from bundle.phantom.gaps import phantom_with_gaps
 
 ROOT = Path(bundle.ROOT)
 # Ours extends MONAI Label's own app for bundles; either serves the bundle.
-OUR_APP = ROOT / "apps" / "monai_label" / "main.py"
+OUR_APP = ROOT / "apps" / "monai_label"
 STOCK_APP = "monaibundle"
 APPS = ("patchwork", STOCK_APP)
 # The server answers on this machine only: it knows no passwords.
@@ -165,7 +165,8 @@ def _copy_app(stock: Path, place: Path, ours: bool) -> None:
     shutil.copytree(stock, place, ignore=leave, dirs_exist_ok=True)
     if ours:
         (place / "main.py").rename(place / "stock_main.py")
-        shutil.copyfile(OUR_APP, place / "main.py")
+        for path in OUR_APP.glob("*.py"):
+            shutil.copyfile(path, place / path.name)
 
 
 def _copy_bundle(root: Path, files: dict[str, bytes]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,9 @@ class PretrainedLoader:
     Attach it before what resumes a training, which then has the last word.
 
     Args:
-        path: what a pre-training wrote; None = start from nothing, which is said in the log.
+        path: what a pre-training wrote; None = there is none. That the training then starts from
+            random weights is said in the log, unless something else loads weights: a host, a
+            resumed training, a round of a federation.
         network: the part that was pre-trained; None = there is none, and `path` must be None too.
         made_for: what it must have been pre-trained for, see `check_made_for`.
     """
@@ -138,6 +141,11 @@ class PretrainedLoader:
     def attach(self, engine: Engine) -> None:
         """Attach to a trainer."""
         engine.add_event_handler(Events.STARTED, self)
+        if self.path is None:
+            # Others may load before the start and at it: what counts is what the first step finds.
+            random = _sums(engine)
+            say = partial(_say_random, random=random)
+            engine.add_event_handler(Events.ITERATION_STARTED(once=1), say)
 
     def __call__(self, engine: Engine) -> None:
         """Load, at the engine's first run; errors as in `load_pretrained` and `check_made_for`."""
@@ -146,11 +154,23 @@ class PretrainedLoader:
             return
         self.done = True
         if self.path is None:
-            logger.info("no pretrained_file: training starts from random weights")
             return
         if Path(self.path).is_file():
             check_made_for(self.path, self.made_for)
         load_pretrained(self.network, self.path, engine.state.device)
+
+
+def _sums(engine: Engine) -> list[float]:
+    """Sum up each tensor of a trainer's network; others as soon as weights are loaded."""
+    network = getattr(engine, "network", None)
+    if network is None:
+        return []
+    return [float(value.detach().double().sum()) for value in network.parameters()]
+
+
+def _say_random(engine: Engine, random: list[float]) -> None:
+    if _sums(engine) == random:
+        logger.info("no pretrained_file: training starts from random weights")
 
 
 class WeightsLoader:

@@ -21,6 +21,9 @@ from bundle.transforms.monai_label import answer, settle_format
 
 logger = logging.getLogger(__name__)
 
+# What a client of MONAI Label chooses for a file whose name tells the modality.
+AS_NAMED = "as the file is named"
+
 
 class LoadModalitiesd(MapTransform):
     """Load one case into an image (M, D, H, W) float32 and say which modalities are there.
@@ -114,11 +117,30 @@ class LoadModalitiesd(MapTransform):
         return item
 
     def _named(self, source: Any, modality: Any) -> Any:
-        """Use the modality that the item states for a file whose name tells none."""
+        """Use the modality that the item states for a file whose name tells none.
+
+        It is stated as a name may end: FLAIR, T1c, t2f, T1-Gd. A name that tells one comes first.
+
+        Raises:
+            CaseError: a single file with a modality that is none.
+        """
         is_file = isinstance(source, (str, Path)) and Path(source).is_file()
-        known = isinstance(modality, str) and modality in self.modalities
-        if is_file and known and split_name(source, self.endings)[1] is None:
-            return {modality: source}
+        # A server that was told nothing hands over its whole list of choices.
+        if not is_file or not isinstance(modality, str) or modality in ("", AS_NAMED):
+            return source
+        endings = {_letters(end): name for end, name in self.endings.items()}
+        stated = endings.get(_letters(modality))
+        if stated not in self.modalities:
+            raise CaseError(
+                f"modality: {modality!r} of {source} is none. Expected one of "
+                f"{', '.join(self.modalities)}, in any spelling in which a file's name may end. "
+                "Correct it, or leave it away where the file's name tells the modality."
+            )
+        told = split_name(source, self.endings)[1]
+        if told is None:
+            return {stated: source}
+        if told != stated:
+            logger.warning(f"{source} is taken for {told}, as its name ends, not for {modality!r}")
         return source
 
     def _load_files(self, files: Files, case: str) -> tuple[np.ndarray, np.ndarray]:
@@ -137,6 +159,11 @@ class LoadModalitiesd(MapTransform):
         for volume in voxels:
             volume[...] = 0 if is_blank(volume) else volume
         return voxels, grid.affine
+
+
+def _letters(text: str) -> str:
+    """Return the letters and digits of a word, in lower case."""
+    return "".join(filter(str.isalnum, text)).lower()
 
 
 def case_file_name(meta: Mapping[str, Any], saver: Any) -> dict[str, Any]:

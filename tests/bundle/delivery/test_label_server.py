@@ -37,6 +37,8 @@ def test_the_app_is_laid_out_as_monai_label_wants_it(stock, bundle_files, tmp_pa
     assert server.app == tmp_path / "out" / "patchwork"
     assert (server.app / "stock_main.py").read_text() == "# the stock app\n"
     assert "class PatchworkApp" in (server.app / "main.py").read_text()
+    ours = {path.name for path in label_server.OUR_APP.glob("*.py")}
+    assert {path.name for path in server.app.glob("*.py")} == ours | {"stock_main.py"}
     assert not (server.app / "logs").exists()
     assert (server.app / "model" / NAME / "models" / "model.pt").read_bytes() == b"old"
     assert server.studies == str(tmp_path)

@@ -3,16 +3,19 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from ignite.engine import Engine
+from monai.handlers import CheckpointLoader
 from torch import nn
 
 from bundle.networks.masked_autoencoder import MaskedAutoencoder
 from bundle.networks.universal import UniversalNetwork
 from bundle.training.best import BestModel
 from bundle.training.files import save_atomically
+from bundle.training.state import TrainingState
 from bundle.training.weights import (
     PretrainedLoader,
     WeightsLoader,
@@ -217,11 +220,64 @@ def test_pretrained_weights_made_for_something_else_are_refused(tmp_path):
     assert torch.equal(network.autoencoder.stand_in.tile, before)
 
 
+RANDOM = "no pretrained_file: training starts from random weights"
+
+
 def test_without_pretrained_weights_the_log_says_so(caplog):
     with caplog.at_level(logging.INFO):
         started(PretrainedLoader(None, universal().autoencoder))
         started(PretrainedLoader(None, None))
-    assert caplog.text.count("no pretrained_file: training starts from random weights") == 2
+    assert caplog.text.count(RANDOM) == 2
+
+
+def trainer(network: nn.Module) -> Engine:
+    """A trainer with the network under the name that MONAI's trainers give it."""
+    engine = Engine(lambda engine, batch: None)
+    engine.network, engine.state.device = network, torch.device("cpu")
+    return engine
+
+
+def test_weights_that_somebody_else_loads_are_not_called_random(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    network, trained = nn.Linear(2, 3), nn.Linear(2, 3)
+    path = str(tmp_path / "model.pt")
+    save_atomically(trained.state_dict(), Path(path))
+    optimizer = torch.optim.SGD(network.parameters(), 0.1)
+    state = TrainingState(str(tmp_path / "state.ckpt"), {"network": network, "optim": optimizer})
+
+    engine = trainer(network)
+    PretrainedLoader(None, None).attach(engine)
+    state.attach(engine)
+    engine.run([0, 0], max_epochs=2)
+    assert caplog.text.count(RANDOM) == 1, "once, however many epochs"
+    caplog.clear()
+
+    # What a host puts before or behind it: MONAI Label the first of the two.
+    for loader in (CheckpointLoader(path, {"model": network}), WeightsLoader(path, network)):
+        for order in (1, -1):
+            nn.init.normal_(network.weight)
+            engine = trainer(network)
+            for handler in [loader, PretrainedLoader(None, None)][::order]:
+                handler.attach(engine)
+            engine.run([0])
+            assert torch.equal(network.weight, trained.weight)
+    # A resumed training, before its first epoch and after it.
+    for epoch in (0, 1):
+        nn.init.normal_(network.weight)
+        state.save(
+            SimpleNamespace(state=SimpleNamespace(epoch=epoch, max_epochs=2, epoch_length=1))
+        )
+        nn.init.normal_(network.weight)
+        engine = trainer(network)
+        PretrainedLoader(None, None).attach(engine)
+        TrainingState(str(state.path), state.objects, resume=True).attach(engine)
+        engine.run([0], max_epochs=2)
+    # Weights that were set before the trainer runs, as a round of a federation does.
+    engine = trainer(network)
+    PretrainedLoader(None, None).attach(engine)
+    network.load_state_dict(nn.Linear(2, 3).state_dict())
+    engine.run([0])
+    assert RANDOM not in caplog.text
 
 
 def test_pretrained_weights_for_a_network_without_such_a_part_are_refused():

@@ -1,17 +1,21 @@
 from __future__ import annotations
 
+import json
 import logging
 import zlib
 from itertools import permutations
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 
+import bundle
 from bundle.data.volumes import CaseError
 from bundle.modalities import BRATS_MODALITIES
-from bundle.transforms.load import LoadModalitiesd, case_file_name
+from bundle.transforms.load import AS_NAMED, LoadModalitiesd, case_file_name
 
 SHAPE = (10, 20, 30)
 AFFINE = np.diag([1.0, 2.0, 3.0, 1.0])
@@ -230,7 +234,7 @@ def test_a_file_without_a_telling_name_is_what_the_item_says(write_volume, from_
     item = loader({"image": path, "modality": "flair"})
     assert item["present"].tolist() == [False, False, False, True]
     assert torch.equal(item["image"][3], from_dict["image"][3])
-    for said in (["as the file is named", "t1"], "pet", None):
+    for said in (["as the file is named", "t1"], "as the file is named", None):
         with pytest.raises(CaseError, match=r"case tmp7x: .* tells no modality.*`modality`"):
             loader({"image": path, "modality": said})
 
@@ -262,3 +266,40 @@ def test_everything_that_is_wrong_with_a_case_is_said_at_once(gap_case, write_vo
     assert len(lines) == 2
     assert "A_t1ce.nii.gz does not exist" in lines[0]
     assert "(10, 20, 31)" in lines[1]
+
+
+@pytest.mark.parametrize(
+    ("stated", "modality"),
+    [("FLAIR", "flair"), ("T1c", "t1ce"), ("t2f", "flair"), ("T1Gd", "t1ce"), ("T1-ce", "t1ce")],
+)
+def test_a_stated_modality_may_be_spelled_as_any_release_does(write_volume, stated, modality):
+    path = write_volume("scan.nii.gz", 3, AFFINE)
+    item = LoadModalitiesd("image", BRATS_MODALITIES)({"image": str(path), "modality": stated})
+    there = [name == modality for name in BRATS_MODALITIES]
+    assert item["present"].tolist() == there
+
+
+@pytest.mark.parametrize("stated", ["PD", "seg", "dwi_b1000", "t1+t2", "-"])
+def test_a_stated_modality_that_is_none_is_refused(write_volume, stated):
+    for name in ("scan.nii.gz", "p01_t1.nii.gz"):
+        item = {"image": str(write_volume(name, 3, AFFINE)), "modality": stated}
+        with pytest.raises(
+            CaseError, match=r"'.*' of .* is none\. Expected one of t1, t1ce, t2, flair, in any"
+        ):
+            LoadModalitiesd("image", BRATS_MODALITIES)(item)
+
+
+def test_a_name_that_tells_another_modality_counts_and_is_said(write_volume, caplog):
+    path = write_volume("p01_t1.nii.gz", 3, AFFINE)
+    for stated in ("T1n", "t1", "", AS_NAMED, [AS_NAMED, *BRATS_MODALITIES], None):
+        LoadModalitiesd("image", BRATS_MODALITIES)({"image": str(path), "modality": stated})
+    assert "is taken for" not in caplog.text
+    item = LoadModalitiesd("image", BRATS_MODALITIES)({"image": str(path), "modality": "FLAIR"})
+    assert item["present"].tolist() == [True, False, False, False]
+    assert "p01_t1.nii.gz is taken for t1, as its name ends, not for 'FLAIR'" in caplog.text
+
+
+def test_a_client_may_choose_what_the_config_offers_for_named_files():
+    path = Path(bundle.ROOT) / "configs" / "inference.json"
+    offered = ConfigParser(json.loads(path.read_text())).get_parsed_content("displayable_configs")
+    assert offered["modality"] == [AS_NAMED, *BRATS_MODALITIES]

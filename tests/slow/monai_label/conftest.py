@@ -51,6 +51,10 @@ SCANS = {
 }
 
 
+# What lies among the scans and is none: of macOS, a label, and the only scan of a case, cut off.
+HIDDEN, LABEL, BROKEN = "._Phantom_0000_t1", "Phantom_0000_seg", "Broken_0009_t1"
+
+
 class Running:
     """A server's process and its REST interface.
 
@@ -187,6 +191,15 @@ def lay_out(unpacked: Path, folder: Path, studies: Path, app: str) -> LabelServe
     return LabelServer(Path(found["app"]), found["studies"], port)
 
 
+def add_strange_files(studies: Path, cases: Path) -> None:
+    """Put among the scans what is no scan, or no more."""
+    (studies / f"{HIDDEN}.nii.gz").write_bytes(b"Mac OS X")
+    (label,) = cases.rglob(f"{LABEL}.nii.gz")
+    shutil.copy(label, studies)
+    cut = (studies / "Phantom_0000_t1.nii.gz").read_bytes()[:2000]
+    (studies / f"{BROKEN}.nii.gz").write_bytes(cut)
+
+
 def start_two_copies(stock: Running, folder: Path) -> Running:
     """Start the stock app with the same bundle twice, under two names."""
     app, other = folder / "app", stock.root.parents[1]
@@ -198,13 +211,15 @@ def start_two_copies(stock: Running, folder: Path) -> Running:
 
 
 @pytest.fixture(scope="session")
-def starting(unpacked, make_studies, tmp_path_factory) -> Iterator[dict[str, Running]]:
+def starting(unpacked, make_studies, cases, tmp_path_factory) -> Iterator[dict[str, Running]]:
     """Start all the servers that the tests need at once; each is waited for when it is used."""
     folder = tmp_path_factory.mktemp("servers")
     servers: dict[str, Running] = {}
     try:
         for app in ("monaibundle", "patchwork"):
             studies = make_studies(folder / app / "studies")
+            if app == "patchwork":
+                add_strange_files(studies, cases)
             server = lay_out(unpacked, folder / app / "work", studies, app)
             servers[app] = Running(server, folder / app / "home")
         servers["clash"] = start_two_copies(servers["monaibundle"], folder / "clash")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from bundle.delivery.package import NAME
@@ -18,13 +19,23 @@ def test_it_can_all_that_the_stock_app_can_and_asks_for_the_most_uncertain_case(
     assert early.status_code == 409
     assert "no unlabelled case has a score yet" in early.json()["detail"]
 
+    # The unreadable scan is listed, the hidden file and the label are not.
+    images = patchwork.call("GET", "datastore/", params={"output": "all"}).json()["objects"]
+    assert len(images) == 13
+    assert "Broken_0009_t1" in images
     query, wanted = {"run_sync": "true"}, {"device": "cpu"}
-    scored = patchwork.call("POST", "scoring/disagreement", params=query, json=wanted)
-    assert scored.json() == {"total": 5, "skipped": 0, "executed": 5}
+    scored = patchwork.call("POST", "scoring/disagreement", params=query, json=wanted).json()
+    (bad,) = scored["failed"]
+    assert scored == {"total": 6, "skipped": 0, "executed": 5, "failed": [bad]}
+    assert bad["case"] == "Broken_0009"
+    assert "cannot be read as a NIfTI volume" in bad["reason"]
     again = patchwork.call("POST", "scoring/disagreement", params=query, json=wanted)
-    assert again.json() == {"total": 5, "skipped": 5, "executed": 0}
+    assert again.json() == {"total": 6, "skipped": 5, "executed": 0, "failed": [bad]}
+    told = patchwork.call("GET", "info/").json()["scoring"]["disagreement"]
+    assert (told["scored"], told["of"], told["failed"]) == (5, 6, [bad])
     images = patchwork.call("GET", "datastore/", params={"output": "all"}).json()["objects"]
     scores = {name: entry["image"]["info"]["disagreement"] for name, entry in images.items()}
+    assert scores.pop("Broken_0009_t1") is None
     by_case = {name.rsplit("_", 1)[0]: score for name, score in scores.items()}
     assert all(by_case[name.rsplit("_", 1)[0]] == score for name, score in scores.items())
     assert len(set(by_case.values())) == 5
@@ -40,7 +51,28 @@ def test_it_can_all_that_the_stock_app_can_and_asks_for_the_most_uncertain_case(
         query = {"image": asked["id"], "tag": "final"}
         files = {"label": ("label.nii.gz", content)}
         assert patchwork.call("PUT", "datastore/label", params=query, files=files).ok
-    assert patchwork.call("POST", "activelearning/disagreement", json={}).json() == {}
+    left = patchwork.call("POST", "activelearning/disagreement", json={})
+    assert left.status_code == 409
+    assert "the unlabelled cases that are left get no score" in left.json()["detail"]
+
+
+def test_a_label_of_another_grid_is_refused_and_a_modality_is_taken_in_any_spelling(
+    patchwork, reference
+):
+    image = "Phantom_0001_flair"
+    other = (patchwork.studies / "BraTS2021_00800_t1.nii.gz").read_bytes()
+    query, files = {"image": image, "tag": "draft"}, {"label": ("label.nii.gz", other)}
+    answer = patchwork.call("PUT", "datastore/label", params=query, files=files)
+    assert answer.status_code == 422
+    assert f"this is no label of image {image}" in answer.json()["detail"]
+
+    scan = (patchwork.studies / "Phantom_0002_t2.nii.gz").read_bytes()
+    files = {"file": ("tmp3kz9.nii.gz", scan)}
+    labels = patchwork.segment({"modality": "T2w"}, files=files)
+    np.testing.assert_array_equal(np.asanyarray(labels.dataobj), reference["Phantom_0002"])
+    refused = patchwork.infer({"modality": "PD"}, files=files)
+    assert refused.status_code == 422
+    assert "Expected one of t1, t1ce, t2, flair" in refused.json()["detail"]
 
 
 def test_two_copies_in_one_server_are_refused_by_name(starting):
