@@ -22,7 +22,8 @@ from bundle.data.census import table
 from bundle.data.datalist import SECTIONS, labelled, load_datalist
 from bundle.data.labels import BRATS_ALIASES, read_labels
 from bundle.data.plausibility.judge import judge
-from bundle.data.plausibility.measure import CaseMeter, Measured
+from bundle.data.plausibility.measure import CaseMeter
+from bundle.data.plausibility.measured import Measured
 from bundle.data.plausibility.repeats import repeated_scans
 from bundle.data.plausibility.rules import RULES
 from bundle.data.volumes import Grid, read_case

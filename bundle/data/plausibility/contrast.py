@@ -115,7 +115,9 @@ def overlap_numbers(volumes: Volumes) -> dict[str, float]:
     whole = np.count_nonzero(brain_of(volumes))
     sizes = {name: np.count_nonzero(volume) for name, volume in volumes.items()}
     return {
-        f"overlap {n}": 2 * size / (size + whole) for n, size in sizes.items() if len(sizes) > 1
+        f"overlap {n}": 2 * size / (size + whole)
+        for n, size in sizes.items()
+        if len(sizes) > 1 and whole
     }
 
 
