@@ -13,7 +13,7 @@ from bundle.data.plausibility.measured import Measured
 
 # Fewer voxels may be spread alike by chance.
 _LEAST_COPY, _LEAST_PROFILE = 100, 1000
-# How far apart the profiles of copies may be, in hundred thousandths: 16 bits round by less.
+# How far apart the profiles of copies may be, in hundred thousandths: 8 bits round by less.
 _NEAR = 30
 
 Cases = Mapping[str, Sequence[tuple[str, Measured]]]
@@ -83,14 +83,14 @@ class _Known:
         for scan in measured.hashes.values():
             self.by_hash.setdefault(scan, owner)
         for profile in measured.profiles.values():
-            count, *quantiles = profile
+            count, *means = profile
             if count >= _LEAST_PROFILE:
-                self.by_count.setdefault(count, []).append((np.array(quantiles), owner))
+                self.by_count.setdefault(count, []).append((np.array(means), owner))
 
     def _alike(self, profile: Sequence[int]) -> tuple[str, str] | None:
-        count, *quantiles = profile
+        count, *means = profile
         for other, owner in self.by_count.get(count, ()):
-            if np.abs(other - quantiles).max() <= _NEAR:
+            if np.abs(other - means).max() <= _NEAR:
                 return owner
         return None
 

@@ -5,7 +5,8 @@ import pytest
 
 from bundle.data.plausibility.rules import RULES
 from bundle.modalities import BRATS_MODALITIES
-from bundle.phantom.faults import FAULTS, Case, can_have, drop_some
+from bundle.phantom.faults import FAULTS, can_have, drop_some
+from bundle.phantom.planting import Case
 
 
 @pytest.fixture

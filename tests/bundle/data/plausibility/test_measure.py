@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bundle.data.plausibility.judge import judge
-from bundle.data.plausibility.measure import CaseMeter, voxel_numbers
+from bundle.data.plausibility.measure import CaseMeter, header_numbers
 from bundle.data.plausibility.measured import Measured
 from bundle.data.volumes import Grid
 from bundle.regions import BRATS_REGIONS
