@@ -14,6 +14,8 @@ from scipy import ndimage
 _RING_STEP_MM, _RING_REACH_MM = 2.0, 24.0
 # Fewer voxels in a layer have no median worth telling.
 _LEAST_LAYER = 50
+# What is darker than a fifth of the brightest layer is no scalp.
+_LEAST_BRIGHT = 0.2
 
 
 def border_share(voxels: np.ndarray) -> float:
@@ -48,6 +50,8 @@ def ring_depth(volume: np.ndarray, spacing_mm: Sequence[float]) -> float:
     depth_mm = ndimage.distance_transform_edt(np.pad(inside, 1), sampling=spacing_mm)
     depth_mm = depth_mm[1:-1, 1:-1, 1:-1][inside]
     values = volume[inside]
+    if not values.size:
+        return float("nan")
     lift = min(0.0, float(values.min()))
     values = np.where(values != 0, values - lift, 0)
     # Most of the surface is seen along the two finer axes.
@@ -58,11 +62,12 @@ def ring_depth(volume: np.ndarray, spacing_mm: Sequence[float]) -> float:
         if layer.size < _LEAST_LAYER:
             break
         layers.append(float(np.median(layer)))
-    shares = [
-        layers[i] / max(min(max(layers[:i]), max(layers[i + 1 :])), 1e-6)
-        for i in range(1, len(layers) - 1)
-    ]
-    return min([1.0, *shares]) if shares else float("nan")
+    shares = [1.0]
+    for i in range(1, len(layers) - 1):
+        beside = min(max(layers[:i]), max(layers[i + 1 :]))
+        if beside > _LEAST_BRIGHT * max(layers):
+            shares.append(layers[i] / beside)
+    return min(shares) if len(layers) > 2 else float("nan")
 
 
 def _share(face: np.ndarray) -> float:
