@@ -121,7 +121,12 @@ class CaseMeter:
         return {name: volumes[name] for name in names}
 
     def _measure_brain(self, grid: Grid) -> dict[str, float]:
-        coarse, volumes = self.coarse, self._stripped()
+        coarse = self.coarse
+        volumes = {
+            name: volume
+            for name, volume in self._stripped().items()
+            if np.count_nonzero(volume) >= LEAST_VOXELS
+        }
         if not volumes:
             return {"extent": extent_mm(brain_of(coarse.volumes), grid)}
         brain = brain_of(volumes)

@@ -62,7 +62,7 @@ def fit_numbers(parts: np.ndarray, volumes: Mapping[str, np.ndarray]) -> dict[st
         for name, wanted in bright.items()
         if name in volumes and np.count_nonzero(wanted) >= LEAST_VOXELS
     ]
-    if usable not in ([], ["t2"]):
+    if usable not in ([], ["t2"]) and brain[box].any():
         fits = [_fit_everywhere(volumes[n][box], bright[n][box], brain[box]) for n in usable]
         fit = np.sum(fits, axis=0)
         best = np.array(np.unravel_index(fit.argmax(), fit.shape))

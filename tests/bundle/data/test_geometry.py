@@ -53,9 +53,8 @@ def test_an_affine_that_is_in_another_unit_without_saying_so_is_refused(save, ed
 @pytest.mark.parametrize("edges", [(0.05, 0.05, 0.05), (1, 1, 60), (30, 30, 30), (0.24, 0.24, 5)])
 @pytest.mark.parametrize("unit", ["mm", "unknown"])
 def test_edges_that_somebody_may_have_are_left_to_the_rules(save, edges, unit):
-    assert read_grid(save(affine=np.diag([*edges, 1]), unit=unit), "A").spacing_mm == pytest.approx(
-        edges
-    )
+    grid = read_grid(save(affine=np.diag([*edges, 1]), unit=unit), "A")
+    assert grid.spacing_mm == pytest.approx(edges)
 
 
 def test_a_code_of_a_unit_that_nobody_knows_means_millimetres(save):

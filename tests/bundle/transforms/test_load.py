@@ -262,19 +262,16 @@ def test_a_4d_file_with_a_volume_of_one_value_says_that_it_counts_as_absent(writ
 
 @pytest.fixture
 def head(write_volume):
-    """Give head(**backgrounds): T1 and FLAIR, a noisy ball of 40 voxels, 0 around it if not said."""
+    """Give head(flair=...): paths of T1 and FLAIR, noisy balls, and what is around that of FLAIR."""
 
-    def write(**backgrounds):
+    def write(flair=0.0):
         ball = np.linalg.norm(np.indices((40, 40, 40)) - 19.5, axis=0) < 16
-        return {
-            name: write_volume(
-                f"H/H_{name}.nii",
-                np.where(ball, np.random.default_rng(i).uniform(1, 2, ball.shape), value).astype(
-                    "f4"
-                ),
-            )
-            for i, (name, value) in enumerate({"t1": 0, "flair": 0, **backgrounds}.items())
-        }
+        files = {}
+        for seed, (name, air) in enumerate({"t1": 0.0, "flair": flair}.items()):
+            noise = np.random.default_rng(seed).uniform(1, 2, ball.shape)
+            voxels = np.where(ball, noise, air).astype(np.float32)
+            files[name] = write_volume(f"H/H_{name}.nii", voxels, np.diag([3, 3, 3, 1]))
+        return files
 
     return write
 
@@ -284,14 +281,17 @@ def test_a_case_that_nobody_has_checked_is_warned_of_or_refused(head, write_volu
     files = head(flair=0.5)
     four = np.stack([nib.load(path).get_fdata(dtype=np.float32) for path in files.values()], -1)
     sources = {"folder": files["t1"].parent, "file": files["t1"], "dict": files}
-    sources |= {"list": list(files.values()), "4D": write_volume("four.nii", four)}
+    sources |= {
+        "list": list(files.values()),
+        "4D": write_volume("four.nii", four, np.diag([3, 3, 3, 1])),
+    }
     options = {"channel_order": ["t1", "flair"]} if form == "4D" else {}
     item = load(sources[form], "H", odd="warn", **options)
     assert item["present"].tolist() == [True, False, False, True]
     assert "case H: flair: hardly any voxel is 0 (background" in caplog.text
     assert "case H: t1" not in caplog.text
     assert "result" not in item
-    with pytest.raises(CaseError, match="case H: flair: hardly any voxel is 0 .*Strip the skull"):
+    with pytest.raises(CaseError, match=r"case H: flair: hardly any voxel is 0 .*Strip the skull"):
         load(sources[form], "H", odd="refuse", **options)
 
 

@@ -157,6 +157,17 @@ def test_a_volume_whose_background_is_not_0_does_not_hide_a_label_outside(head):
     assert set(rules({**images, "t1": images["t1"] + 1}, moved)) >= {"background", "label_outside"}
 
 
+@pytest.mark.parametrize("names", [("flair",), ("t1", "flair")])
+def test_a_brain_that_is_all_tumour_or_far_from_its_label_is_measured_all_the_same(head, names):
+    images, labels = head
+    tumour = {n: np.where(labels > 0, images[n], 0).astype(np.float32) for n in names}
+    assert rules(tumour, labels) is not None
+    wide = {n: np.pad(images[n], ((40, 0), (0, 0), (0, 0))) for n in names}
+    far = np.zeros_like(wide["flair"], np.uint8)
+    far[:4, :4, :4] = 2
+    assert "label_outside" in rules(wide, far)
+
+
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_one_slice_is_measured_without_an_alarm(head, axis):
     images, labels = head
