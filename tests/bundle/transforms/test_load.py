@@ -262,7 +262,7 @@ def test_a_4d_file_with_a_volume_of_one_value_says_that_it_counts_as_absent(writ
 
 @pytest.fixture
 def head(write_volume):
-    """Give head(flair=...): paths of T1 and FLAIR, noisy balls, and what is around that of FLAIR."""
+    """Give head(flair=0.0): paths of T1 and FLAIR, two noisy balls, with `flair` around the last."""
 
     def write(flair=0.0):
         ball = np.linalg.norm(np.indices((40, 40, 40)) - 19.5, axis=0) < 16
@@ -312,7 +312,7 @@ def test_a_case_that_was_checked_is_not_measured_again(head, monkeypatch, odd, i
 def test_equal_scans_are_refused_also_where_others_are_warned_of(head, write_volume):
     files = head()
     copy = nib.load(files["t1"]).get_fdata(dtype=np.float32)
-    files["t2"] = write_volume("H/H_t2.nii", copy * 2)
+    files["t2"] = write_volume("H/H_t2.nii", copy * 2, np.diag([3, 3, 3, 1]))
     with pytest.raises(CaseError, match=r"case H: t1 and t2: .*H_t1\.nii and .*H_t2\.nii\."):
         load(files, "H", odd="warn")
     stacked = np.stack([copy, copy], -1)
