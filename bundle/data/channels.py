@@ -31,12 +31,15 @@ _MOST_BYTES = 4_000_000
 _MOST_VOLUMES = 64
 
 
-def channel_order(path: str | Path, modalities: Sequence[str]) -> tuple[str, ...] | None:
+def channel_order(
+    path: str | Path, modalities: Sequence[str], endings: Mapping[str, str] | None = None
+) -> tuple[str, ...] | None:
     """Read the modality of each volume of a 4D file off the dataset.json that belongs to it.
 
     Args:
         path: the 4D file. dataset.json lies beside it, or above imagesTr, imagesTs or imagesVal.
         modalities: the vocabulary.
+        endings: of file names, by which channels are looked up, too; None = the known ones.
 
     Returns:
         Modalities in the file's order; None = no dataset.json, or one that tells no channels.
@@ -50,7 +53,7 @@ def channel_order(path: str | Path, modalities: Sequence[str]) -> tuple[str, ...
     said = _read_channels(note)
     if said is None:
         return None
-    endings = _endings(modalities)
+    endings = _said(modalities) | dict(endings or file_endings(modalities))
     found = [split_name(name.strip().replace(" ", "_"), endings) for name in said]
     order = [role if role in modalities else None for _, role in found]
     for name, role in zip(said, order, strict=True):
@@ -141,11 +144,10 @@ def _read_channels(note: Path) -> list[str] | None:
     return [said[number] for number in numbers]
 
 
-def _endings(modalities: Sequence[str]) -> dict[str, str]:
+def _said(modalities: Sequence[str]) -> dict[str, str]:
     """Map what a channel may be called to its modality, whatever release named the vocabulary."""
-    suffixes = {}
+    said = {}
     for name in modalities:
         standard = next((n for n, others in FILE_SUFFIXES.items() if name in others), name)
-        known = (*FILE_SUFFIXES.get(standard, ()), *_SAID.get(standard, ()))
-        suffixes[name] = [word for word in known if word not in modalities]
-    return file_endings(modalities, suffixes)
+        said |= dict.fromkeys((*FILE_SUFFIXES.get(standard, ()), *_SAID.get(standard, ())), name)
+    return said

@@ -166,7 +166,7 @@ class LoadModalitiesd(MapTransform):
         if said:
             given = check_order(said, self.modalities, f"case {case}")
         if given is None:
-            noted = channel_order(path, self.modalities)
+            noted = channel_order(path, self.modalities, self.endings)
         order = given or noted
         if order is None:
             raise unknown_order(path, count_volumes(path, case), self.modalities, case)
