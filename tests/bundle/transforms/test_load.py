@@ -262,7 +262,7 @@ def test_a_4d_file_with_a_volume_of_one_value_says_that_it_counts_as_absent(writ
 
 @pytest.fixture
 def head(write_volume):
-    """Give head(flair=0.0): paths of T1 and FLAIR, two noisy balls, with `flair` around the last."""
+    """Give head(flair=0.0): paths of T1 and FLAIR, noisy balls; `flair` is around that of FLAIR."""
 
     def write(flair=0.0):
         ball = np.linalg.norm(np.indices((40, 40, 40)) - 19.5, axis=0) < 16
