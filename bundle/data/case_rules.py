@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bundle.data.labels import LabelMap, read_labels
 from bundle.data.plausibility.judge import Suspicion, judge
-from bundle.data.plausibility.measure import CaseMeter, Measured, voxel_numbers
+from bundle.data.plausibility.measure import CaseMeter, header_numbers
+from bundle.data.plausibility.measured import Measured
 from bundle.data.volumes import (
     CaseError,
     Grid,
@@ -19,6 +20,9 @@ from bundle.data.volumes import (
     read_grid,
 )
 from bundle.regions import Regions
+
+# In an item: True = its files were checked as somebody asked, and need not be measured again.
+CHECKED = "checked"
 
 
 @dataclass(frozen=True)
@@ -51,11 +55,20 @@ class Finding:
         return judge(str(self.item["case"]), self.measured.numbers)
 
     @property
+    def refused_if_strict(self) -> list[str]:
+        """One line for each suspicion with which no result can be right."""
+        return [str(found) for found in self.suspicions if found.refused != "never"]
+
+    @property
+    def blank_warnings(self) -> list[str]:
+        """One line for each blank modality."""
+        case, image = str(self.item["case"]), self.item["image"]
+        return [blank_warning(case, name, image[name]) for name in self.blank]
+
+    @property
     def warnings(self) -> list[str]:
         """One line for each blank modality, and one for each suspicion."""
-        case, image = str(self.item["case"]), self.item["image"]
-        blank = [blank_warning(case, name, image[name]) for name in self.blank]
-        return blank + [str(suspicion) for suspicion in self.suspicions]
+        return self.blank_warnings + [str(suspicion) for suspicion in self.suspicions]
 
 
 def check_case(
@@ -83,11 +96,11 @@ def check_case(
     if not image:
         raise CaseError(_nothing_present(case, ()))
     if not voxels:
-        grid = _check_headers([*image.values(), *_label_paths(item)], case)
-        return Finding(item, grid=grid, measured=Measured(voxel_numbers(grid)))
+        grid, forms_mm = _check_headers(image | _label_path(item), case)
+        return Finding(item, grid=grid, measured=Measured(header_numbers(grid, forms_mm)))
     problems: list[str] = []
     label: LabelMap | None = None
-    for path in _label_paths(item):
+    for path in _label_path(item).values():
         try:
             label = read_labels(path, case, known_labels, aliases)
         except CaseError as error:
@@ -103,20 +116,42 @@ def check_case(
     if problems:
         raise CaseError("\n".join(problems))
     values = tuple(label.counts) if label else None
-    measured = meter.measure(volumes.grid)
+    forms_mm = volumes.forms_mm | ({"label": label.grid.forms_mm} if label else {})
+    measured = meter.measure(volumes.grid, forms_mm)
+    if lines := impossible(case, measured, image):
+        raise CaseError("\n".join(lines))
     return Finding(item, tuple(volumes.blank), volumes.grid, values, measured)
 
 
-def _label_paths(item: Mapping[str, Any]) -> list[str]:
-    return [item["label"]] if item.get("label") else []
+def impossible(case: str, measured: Measured, files: Mapping[str, str | Path]) -> list[str]:
+    """Say what cannot be true of a case, so that it is refused always: one line each.
+
+    Args:
+        case: the case's name.
+        measured: from its files.
+        files: modality -> path, for the message.
+    """
+    found = [found for found in judge(case, measured.numbers) if found.refused == "always"]
+    lines = []
+    for suspicion in found:
+        paths = dict.fromkeys(str(files[name]) for name in suspicion.where.split(" and "))
+        lines.append(f"{suspicion} Read from {' and '.join(paths)}.")
+    return lines
 
 
-def _check_headers(paths: Iterable[str], case: str) -> Grid:
+def _label_path(item: Mapping[str, Any]) -> dict[str, str]:
+    return {"label": item["label"]} if item.get("label") else {}
+
+
+def _check_headers(files: Mapping[str, str], case: str) -> tuple[Grid, dict[str, float]]:
+    """Return the grid that all files share, and by file how far apart qform and sform are."""
     grids: dict[Path, Grid] = {}
+    forms_mm: dict[str, float] = {}
     problems = []
-    for path in paths:
+    for name, path in files.items():
         try:
-            grids[Path(path)] = read_grid(path, case)
+            grids[Path(path)] = grid = read_grid(path, case)
+            forms_mm[name] = grid.forms_mm
         except CaseError as error:
             problems.append(str(error))
     try:
@@ -125,7 +160,7 @@ def _check_headers(paths: Iterable[str], case: str) -> Grid:
         problems.append(str(error))
     if problems:
         raise CaseError("\n".join(problems))
-    return next(iter(grids.values()))
+    return next(iter(grids.values())), forms_mm
 
 
 def _nothing_present(case: str, blank: Sequence[str]) -> str:

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from bundle.atomic import write_text_atomically
 from bundle.data.case_rules import Finding, check_case
 from bundle.data.plausibility.judge import Suspicion
-from bundle.data.plausibility.measure import Measured
+from bundle.data.plausibility.measured import Measured
 from bundle.data.plausibility.repeats import repeated_scans
 from bundle.data.volumes import CaseError
 from bundle.regions import Regions
@@ -25,7 +25,7 @@ from bundle.regions import Regions
 logger = logging.getLogger(__name__)
 
 # Part of every key: raise it when a check changes, so that old verdicts are not believed.
-_VERSION = 2
+_VERSION = 3
 
 
 def file_state(path: str | Path) -> list[Any]:
@@ -196,15 +196,24 @@ def all_suspicions(findings: Mapping[str, Sequence[Finding]]) -> list[Suspicion]
 
 
 def repeats(findings: Mapping[str, Iterable[Finding]]) -> list[Suspicion]:
-    """List the cases that share a scan with an earlier one, in one section or in two."""
+    """List the cases that share a scan with an earlier one, in one section or in two (`leak`)."""
     return repeated_scans(
         {
-            section: [
-                (str(found.item["case"]), found.measured.hashes) for found in section_findings
-            ]
+            section: [(str(found.item["case"]), found.measured) for found in section_findings]
             for section, section_findings in findings.items()
         }
     )
+
+
+def refuse_odd(findings: Iterable[Finding]) -> tuple[list[Finding], list[str]]:
+    """Part the cases with which no result can be right from the others.
+
+    Returns:
+        The others, and one line for each reason to refuse one.
+    """
+    findings = list(findings)
+    good = [found for found in findings if not found.refused_if_strict]
+    return good, [line for found in findings for line in found.refused_if_strict]
 
 
 def _check_item(item: dict[str, Any], checks: Checks, memo: CheckMemo) -> Finding:

@@ -22,13 +22,14 @@ from typing import Any, Literal
 
 from bundle import __version__
 from bundle.atomic import write_text_atomically
-from bundle.data.case_rules import Finding
+from bundle.data.case_rules import CHECKED, Finding
 from bundle.data.check_cases import (
     CheckMemo,
     Checks,
     all_suspicions,
     check_cases,
     fingerprint,
+    refuse_odd,
     repeats,
 )
 from bundle.data.filenames import file_endings, split_name, survey
@@ -124,8 +125,9 @@ def read_datalist(
         given. What looks odd about a good case is logged as a warning, and counted by rule.
 
     Raises:
-        ValueError: as `load_datalist`; a patient in two sections; a training or validation case
-            without label; with on_bad="raise" every problem of every case.
+        ValueError: as `load_datalist`; a patient in two sections, or with check="voxels" the same
+            scan; a training or validation case without label; with on_bad="raise" every problem of
+            every case.
     """
     _check_choice("check", check, ("voxels", "headers", "none"))
     _check_choice("on_bad", on_bad, ("raise", "drop"))
@@ -153,7 +155,10 @@ def read_datalist(
         problems += bad
     remembered.save()
     usable = {section: _usable(good) for section, good in findings.items()}
-    for suspicion in repeats(findings):
+    repeated = repeats(findings)
+    leaks = [str(found) for found in repeated if found.refused == "always"]
+    _raise_all(path, leaks + problems if leaks else [])
+    for suspicion in repeated:
         logger.warning("%s", suspicion)
     _settle(path, problems, on_bad, any(usable.values()))
     return CheckedDatalist(usable, count_by_rule(all_suspicions(findings)))
@@ -180,6 +185,7 @@ def inference_cases(
     section: str = "testing",
     check: Literal["voxels", "headers", "none"] = "voxels",
     on_bad: Literal["raise", "drop"] = "drop",
+    strict: bool = False,
 ) -> list[Item]:
     """List the cases to segment. They are checked first, so a bad case does not stop the others.
 
@@ -190,10 +196,12 @@ def inference_cases(
         section: which part of a datalist to take.
         check: as in `read_datalist`.
         on_bad: "drop" logs the bad cases and leaves them out, "raise" refuses to start.
+        strict: True = a case with which no result can be right counts as bad; False = it is warned
+            of, see `bundle.data.plausibility.rules`.
 
     Returns:
-        Datalist items with absolute paths, without labels. For a single NIfTI file `image` is its
-        path as a string, and the check is left to the transform that loads it.
+        Datalist items with absolute paths, without labels, marked as `CHECKED`. For a single NIfTI
+        file `image` is its path as a string, and the check is left to the transform that loads it.
 
     Raises:
         ValueError: the datalist or the folder cannot be used, or no usable case is left.
@@ -209,8 +217,9 @@ def inference_cases(
     items = [{"case": item["case"], "image": item["image"]} for item in found]
     checks = Checks(tuple(modalities), (), {}, check)
     good, bad = check_cases(items, checks, CheckMemo(None, checks), "checking")
-    _settle(source, ambiguous + bad, on_bad, bool(good))
-    return _usable(good)
+    good, odd = refuse_odd(good) if strict else (good, [])
+    _settle(source, ambiguous + bad + odd, on_bad, bool(good))
+    return [item | {CHECKED: True} for item in _usable(good)]
 
 
 def _find_items(

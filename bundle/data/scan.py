@@ -11,11 +11,11 @@ import numpy as np
 
 from bundle.data.case_rules import Finding
 from bundle.data.census import combination_counts, count_table, modality_counts
-from bundle.data.check_cases import CheckMemo, Checks, all_suspicions, check_cases, repeats
+from bundle.data.check_cases import CheckMemo, Checks, all_suspicions, check_cases
 from bundle.data.datalist import SECTIONS, labelled, patient_of, shared_patients, write_datalist
 from bundle.data.filenames import survey
 from bundle.data.labels import BRATS_ALIASES
-from bundle.data.plausibility.judge import count_by_rule
+from bundle.data.plausibility.judge import Suspicion, count_by_rule
 from bundle.data.volumes import Grid
 from bundle.modalities import BRATS_MODALITIES, check_modalities
 from bundle.regions import BRATS_REGIONS, Regions, check_regions, known_labels
@@ -47,7 +47,8 @@ def scan(
             "none" = names only.
 
     Returns:
-        The problems, one line each; the cases they name are left out of the datalist.
+        The problems, one line each. The cases they name are left out of the datalist, but for those
+        that look odd: they stay, and so do cases that share a scan.
 
     Raises:
         ValueError: no case found, or a parameter out of range.
@@ -68,9 +69,13 @@ def scan(
     findings, bad = check_cases(found, checks, CheckMemo(None, checks), "reading")
     items = [finding.usable for finding in findings]
     datalist = _sections(items, shares, seed)
-    problems += bad + shared_patients(datalist)
-    print(_census(root, items, findings, modalities))
-    print(_notes(findings, aliases, problems))
+    suspicions = all_suspicions(_findings_by_section(findings, datalist))
+    odd = [str(found) for found in suspicions if found.refused != "never"]
+    problems += bad + shared_patients(datalist) + odd
+    print(_census(root, items, findings, modalities, suspicions))
+    print(_notes(findings, suspicions, aliases, problems))
+    if odd:
+        print("the cases that look odd, or share a scan, stay in the datalist")
     if output is not None and not items:
         print(f"no usable case, {output} was not written")
     elif output is not None:
@@ -108,6 +113,16 @@ def _sections(
     return sections
 
 
+def _findings_by_section(
+    findings: Sequence[Finding], datalist: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> dict[str, list[Finding]]:
+    section_of = {str(item["case"]): name for name in SECTIONS for item in datalist[name]}
+    found: dict[str, list[Finding]] = {section: [] for section in SECTIONS}
+    for finding in findings:
+        found[section_of[str(finding.item["case"])]].append(finding)
+    return found
+
+
 def _grid_text(grid: Grid | None) -> str:
     if grid is None:
         return "not read"
@@ -120,6 +135,7 @@ def _census(
     items: Sequence[Mapping[str, Any]],
     findings: Sequence[Finding],
     modalities: Sequence[str],
+    suspicions: Sequence[Suspicion],
 ) -> str:
     labels = Counter(_label_text(f.labels) for f in findings if f.labels is not None)
     grids = Counter(_grid_text(f.grid) for f in findings)
@@ -131,7 +147,7 @@ def _census(
     ]
     if labels:
         parts.append(count_table("label values", dict(labels.most_common())))
-    flagged = count_by_rule(all_suspicions({"folder": findings}))
+    flagged = count_by_rule(suspicions)
     if flagged:
         parts.append(count_table("odd by rule", flagged))
     return "\n\n".join(parts)
@@ -142,10 +158,13 @@ def _label_text(labels: Sequence[int]) -> str:
 
 
 def _notes(
-    findings: Sequence[Finding], aliases: Mapping[int, int] | None, problems: Sequence[str]
+    findings: Sequence[Finding],
+    suspicions: Sequence[Suspicion],
+    aliases: Mapping[int, int] | None,
+    problems: Sequence[str],
 ) -> str:
-    warnings = [line for finding in findings for line in finding.warnings]
-    warnings += map(str, repeats({"folder": findings}))
+    warnings = [line for finding in findings for line in finding.blank_warnings]
+    warnings += [str(found) for found in suspicions if found.refused == "never"]
     warnings += _mixed_conventions(findings, aliases or {})
     count = len(problems)
     head = f"{count or 'no'} problem{'' if count == 1 else 's'}"

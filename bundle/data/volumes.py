@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
-from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +13,15 @@ import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError, SpatialImage
+
+from bundle.data.geometry import (
+    CaseError,
+    Grid,
+    check_grids,
+    grid_of,
+    shape_of,
+    shared_grid,
+)
 
 _UNREADABLE = (
     OSError,
@@ -26,28 +33,6 @@ _UNREADABLE = (
     ImageFileError,
     HeaderDataError,
 )
-
-
-class CaseError(ValueError):
-    """What is wrong with one case, one problem a line, each naming the case and the file."""
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Where a file's voxels lie.
-
-    Args:
-        shape: (D, H, W) voxels, the axes as stored.
-        affine: (4, 4) float, voxel indices to millimetres.
-    """
-
-    shape: tuple[int, ...]
-    affine: np.ndarray
-
-    @property
-    def spacing_mm(self) -> tuple[float, ...]:
-        """The voxel size along each stored axis, in millimetres."""
-        return tuple(float(size) for size in nib.affines.voxel_sizes(self.affine))
 
 
 class Volume(NamedTuple):
@@ -69,11 +54,13 @@ class CaseVolumes(NamedTuple):
         voxels: modality -> (D, H, W) float32, blank ones left out.
         grid: the voxel grid that all files share; None = the case has no file.
         blank: the modalities whose volume is constant, so that they count as absent.
+        forms_mm: modality -> how far apart its header's qform and sform are, see `Grid`.
     """
 
     voxels: dict[str, np.ndarray]
     grid: Grid | None
     blank: list[str]
+    forms_mm: dict[str, float]
 
 
 def read_case(
@@ -97,6 +84,7 @@ def read_case(
     """
     voxels: dict[str, np.ndarray] = {}
     grids: dict[Path, Grid] = {}
+    forms_mm: dict[str, float] = {}
     blank: list[str] = []
     problems: list[str] = []
     for name, path in files.items():
@@ -106,6 +94,7 @@ def read_case(
             problems.append(str(error))
             continue
         grids[Path(path)] = volume.grid
+        forms_mm[name] = volume.grid.forms_mm
         if is_blank(volume.voxels):
             blank.append(name)
             continue
@@ -119,7 +108,7 @@ def read_case(
         problems.append(str(error))
     if problems:
         raise CaseError("\n".join(problems))
-    return CaseVolumes(voxels, next(iter(grids.values()), None), blank)
+    return CaseVolumes(voxels, next(iter(grids.values()), None), blank, forms_mm)
 
 
 def blank_warning(case: str, name: str, path: str | Path) -> str:
@@ -137,37 +126,7 @@ def read_grid(path: str | Path, case: str) -> Grid:
     Raises:
         CaseError: the file does not exist, is no NIfTI file, is not 3D, or has no usable affine.
     """
-    return _grid_of(_open(Path(path), case), Path(path), case)
-
-
-def check_grids(grids: Mapping[Path, Grid], case: str, tolerance_mm: float = 0.1) -> None:
-    """Refuse files of one case that do not share the first file's voxel grid.
-
-    Affines are compared by how far apart they put the volume's corners, not entry by entry: an
-    entry of the rotation part acts over a whole side of the volume, one of the translation once.
-    Label files whose affine comes from the quaternion (sform code 0) pass, rounding and all.
-
-    Args:
-        grids: each file's grid; the first one is the reference.
-        case: the case the files belong to, for the message.
-        tolerance_mm: how far apart a corner voxel may lie, in millimetres.
-
-    Raises:
-        CaseError: naming the two files and what differs.
-    """
-    if not grids:
-        return
-    first, *others = grids
-    for path in others:
-        expected, found = grids[first], grids[path]
-        if found.shape != expected.shape:
-            raise CaseError(_grid_message(case, first, path, expected.shape, found.shape, "voxels"))
-        distance_mm = _corner_distance_mm(expected, found)
-        if distance_mm > tolerance_mm:
-            wanted = f"corner voxels within {tolerance_mm} mm"
-            raise CaseError(
-                _grid_message(case, first, path, wanted, f"{distance_mm:.3g} mm", "apart")
-            )
+    return grid_of(_open(Path(path), case), Path(path), case)
 
 
 def read_volume(path: str | Path, case: str) -> Volume:
@@ -178,36 +137,45 @@ def read_volume(path: str | Path, case: str) -> Volume:
     """
     path = Path(path)
     image = _read(path, case)
-    grid = _grid_of(image, path, case)
+    grid = grid_of(image, path, case)
     return Volume(_finite_voxels(image, path, case).reshape(grid.shape), grid)
 
 
 def count_volumes(path: str | Path, case: str) -> int:
-    """Count the volumes in a file: 1 for a 3D file, the length of the fourth dimension else.
+    """Count the volumes in a file: 1 for a 3D file, the length of the dimension behind else.
 
     Raises:
-        CaseError: the file does not exist or is no NIfTI file.
+        CaseError: the file does not exist, is no NIfTI file, or has volumes along two dimensions.
     """
-    shape = _open(Path(path), case).shape
-    return int(shape[3]) if len(shape) > 3 else 1
+    return shape_of(_open(Path(path), case), Path(path), case)[1]
 
 
-def read_volumes(path: str | Path, case: str, count: int) -> Volume:
-    """Read a 4D file once as (count, D, H, W) float32, and the grid that its volumes share.
+def read_volumes(path: str | Path, case: str, names: Sequence[str | None]) -> Volume:
+    """Read a file of several volumes once, and the grid that they share.
+
+    Args:
+        path: a NIfTI file, (x, y, z, n), or (x, y, z, 1, n) as ITK writes vectors.
+        case: the case the file belongs to, for the message.
+        names: what each volume is, for the message.
+
+    Returns:
+        (n, D, H, W) float32 voxels, n = len(names).
 
     Raises:
-        CaseError: as `read_volume`, and for a file that does not hold `count` volumes.
+        CaseError: as `read_volume`, and for a file that does not hold a volume for each name.
     """
     path = Path(path)
     image = _read(path, case)
-    shape = tuple(int(n) for n in image.shape)
-    if len(shape) != 4 or shape[3] != count:
+    shape, count = shape_of(image, path, case)
+    if count != len(names):
         raise CaseError(
-            f"case {case}: {path.name} must have 4 dimensions, the last of length {count}, "
-            f"one for each modality; got shape {shape}. Split it into one file for each modality."
+            f"case {case}: {path.name} holds {count} volumes, got shape {tuple(image.shape)}; "
+            f"expected {len(names)}, one for each of {list(names)}. Name every volume once, in "
+            "the file's order, or split it into one file for each modality."
         )
-    voxels = np.ascontiguousarray(np.moveaxis(_finite_voxels(image, path, case), 3, 0))
-    return Volume(voxels, Grid(shape[:3], _affine_of(image, path, case)))
+    grid = shared_grid(image, path, case)
+    voxels = _finite_voxels(image, path, case).reshape(*shape, count)
+    return Volume(np.ascontiguousarray(np.moveaxis(voxels, 3, 0)), grid)
 
 
 def is_blank(voxels: np.ndarray) -> bool:
@@ -255,21 +223,6 @@ def _check_exists(path: Path, case: str) -> None:
         )
 
 
-def _grid_of(image: SpatialImage, path: Path, case: str) -> Grid:
-    shape = _shape_3d(tuple(int(n) for n in image.shape), path, case)
-    return Grid(shape, _affine_of(image, path, case))
-
-
-def _affine_of(image: SpatialImage, path: Path, case: str) -> np.ndarray:
-    affine = np.asarray(image.affine, dtype=np.float64)
-    if not np.isfinite(affine).all() or np.linalg.det(affine[:3, :3]) == 0:
-        raise CaseError(
-            f"case {case}: {path.name} has no usable affine, got {affine.tolist()}. "
-            "Copy the header of another modality of the case into it."
-        )
-    return affine
-
-
 def _finite_voxels(image: SpatialImage, path: Path, case: str) -> np.ndarray:
     try:
         voxels = image.get_fdata(dtype=np.float32, caching="unchanged")
@@ -289,31 +242,4 @@ def _unreadable(path: Path, case: str, error: Exception) -> CaseError:
     return CaseError(
         f"case {case}: {path} cannot be read as a NIfTI volume ({reason}). "
         "Copy or download it again, or drop its key from the datalist."
-    )
-
-
-def _shape_3d(shape: tuple[int, ...], path: Path, case: str) -> tuple[int, ...]:
-    spatial, rest = shape[:3], shape[3:]
-    if len(spatial) < 3 or any(length != 1 for length in rest) or 0 in spatial:
-        raise CaseError(
-            f"case {case}: {path.name} must be one 3D volume, got shape {shape}. "
-            "Split it into one file for each modality."
-        )
-    return spatial
-
-
-def _corner_distance_mm(first: Grid, second: Grid) -> float:
-    corners = np.array([(*at, 1) for at in product(*[(0, n - 1) for n in first.shape])])
-    shift_mm = corners @ (first.affine - second.affine).T
-    return float(np.linalg.norm(shift_mm[:, :3], axis=1).max())
-
-
-def _grid_message(
-    case: str, first: Path, path: Path, expected: object, found: object, unit: str
-) -> str:
-    return (
-        f"case {case}: all files must share one voxel grid. "
-        f"Expected {expected} as in {Path(first).name}, got {found} {unit} in {Path(path).name}. "
-        f"Resample {Path(path).name}, or drop its key from the datalist: "
-        "the case then counts as lacking it."
     )

@@ -22,13 +22,15 @@ from bundle.data.census import table
 from bundle.data.datalist import SECTIONS, labelled, load_datalist
 from bundle.data.labels import BRATS_ALIASES, read_labels
 from bundle.data.plausibility.judge import judge
-from bundle.data.plausibility.measure import CaseMeter, Measured
+from bundle.data.plausibility.measure import CaseMeter
+from bundle.data.plausibility.measured import Measured
 from bundle.data.plausibility.repeats import repeated_scans
 from bundle.data.plausibility.rules import RULES
 from bundle.data.volumes import Grid, read_case
 from bundle.modalities import BRATS_MODALITIES
 from bundle.phantom.case import make_case
-from bundle.phantom.faults import FAULTS, Case, can_have, drop_some
+from bundle.phantom.faults import FAULTS, can_have, drop_some
+from bundle.phantom.planting import Case
 from bundle.regions import BRATS_REGIONS, known_labels
 
 CLEAN = "none"
@@ -110,7 +112,8 @@ def measure(case: Case) -> Measured:
     meter = CaseMeter(BRATS_REGIONS, case.labels)
     for name, voxels in case.images.items():
         meter.add(name, voxels)
-    return meter.measure(Grid(case.labels.shape, np.diag([*case.spacing_mm, 1.0])))
+    grid = Grid(case.labels.shape, np.diag([*case.spacing_mm, 1.0]))
+    return meter.measure(grid, {next(iter(case.images)): case.forms_mm})
 
 
 def _judge_with_faults(case: Case, seed: int, number: int) -> Iterator[tuple[str, list[str]]]:
@@ -130,11 +133,13 @@ def _rules(measured: Measured) -> list[str]:
 
 
 def _repeated(name: str, good: Case, measured: Measured) -> list[str]:
-    """Say whether a copied case is told from a new one; only that fault adds a second case."""
-    if FAULTS[name].rules != ("same_scan",):
+    """Say whether a copied case is told, in one section and in two; other faults add no case."""
+    if "leak" not in FAULTS[name].rules:
         return []
-    both = {"training": [("a", measure(good).hashes)], "testing": [("b", measured.hashes)]}
-    return [suspicion.rule for suspicion in repeated_scans(both)]
+    first, second = ("a", measure(good)), ("b", measured)
+    apart = repeated_scans({"training": [first], "testing": [second]})
+    together = repeated_scans({"training": [first, second]})
+    return [suspicion.rule for suspicion in apart + together]
 
 
 def _loaders(cases: int, seed: int, datalist: str | Path | None) -> Iterator[Callable[[], Case]]:

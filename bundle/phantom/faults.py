@@ -1,34 +1,38 @@
-"""Faults that a case can have without being unreadable, planted into a good one.
-
-Each is what people and converters really do: files swapped, label values of another data set, a
-header in the wrong unit. A fault is planted into voxels in memory; no file is changed.
-"""
+"""Which faults are planted to measure the rules, and which rules are meant to find each."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-import numpy as np
 from numpy.random import Generator
-from scipy import ndimage
 
 from bundle.phantom.anatomy import NECROSIS_LABEL, OEDEMA_LABEL, RIM_LABEL
-
-
-@dataclass(frozen=True)
-class Case:
-    """A case in memory.
-
-    Attributes:
-        images: modality -> (D, H, W) float32, 0 outside the brain.
-        labels: (D, H, W) uint8 of 0, 1, 2 and 4.
-        spacing_mm: the voxel size along each axis.
-    """
-
-    images: Mapping[str, np.ndarray]
-    labels: np.ndarray
-    spacing_mm: tuple[float, float, float]
+from bundle.phantom.planting import (
+    Case,
+    add_noise_to_air,
+    copy_case,
+    copy_case_scaled,
+    copy_image,
+    cut_half_off,
+    fill_background,
+    keep_head,
+    keep_scalp,
+    leave_eight_voxels,
+    make_binary,
+    mirror_image,
+    mirror_label,
+    move_label,
+    move_label_out,
+    part_forms,
+    put_label_as_image,
+    scale_copy,
+    scale_over_volume,
+    scale_spacing,
+    swap_images,
+    swap_labels,
+    turn_head,
+)
 
 
 @dataclass(frozen=True)
@@ -48,110 +52,7 @@ class Fault:
     least: int = 1
 
 
-def swap_images(first: str, second: str) -> Callable[[Generator, Case], Case]:
-    """Return the fault of two files under each other's name."""
-
-    def plant(rng: Generator, case: Case) -> Case:
-        images = {**case.images, first: case.images[second], second: case.images[first]}
-        return replace(case, images=images)
-
-    return plant
-
-
-def swap_labels(first: int, second: int) -> Callable[[Generator, Case], Case]:
-    """Return the fault of two label values that mean each other."""
-
-    def plant(rng: Generator, case: Case) -> Case:
-        table = np.arange(256, dtype=np.uint8)
-        table[[first, second]] = second, first
-        return replace(case, labels=table[case.labels])
-
-    return plant
-
-
-def make_binary(rng: Generator, case: Case) -> Case:
-    """Give the whole tumour one value."""
-    return replace(case, labels=(case.labels > 0).astype(np.uint8))
-
-
-def move_label(rng: Generator, case: Case) -> Case:
-    """Move the label by 3 to 8 voxels in any direction; where there are many small voxels, more."""
-    direction = rng.standard_normal(3)
-    scale = max(1.0, max(case.labels.shape) / 64)
-    shift = np.rint(direction / np.linalg.norm(direction) * rng.uniform(3, 8) * scale).astype(int)
-    return replace(case, labels=np.roll(case.labels, shift, (0, 1, 2)))
-
-
-def mirror_label(rng: Generator, case: Case) -> Case:
-    """Mirror the label along the first axis."""
-    return replace(case, labels=case.labels[::-1].copy())
-
-
-def mirror_image(rng: Generator, case: Case) -> Case:
-    """Mirror one modality along the first axis."""
-    name = str(rng.choice(list(case.images)))
-    return replace(case, images={**case.images, name: case.images[name][::-1].copy()})
-
-
-def fill_background(rng: Generator, case: Case) -> Case:
-    """Shift one modality so that its background is a constant other than 0."""
-    name = str(rng.choice(list(case.images)))
-    shift = float(rng.choice([-1024, -1, 1, 100]))
-    return replace(case, images={**case.images, name: case.images[name] + shift})
-
-
-def keep_head(rng: Generator, case: Case) -> Case:
-    """Leave scalp, and the noise of the air, in every modality."""
-    return _with_scalp(rng, case, air=0.03)
-
-
-def keep_scalp(rng: Generator, case: Case) -> Case:
-    """Leave the scalp in every modality; the air is exactly 0."""
-    return _with_scalp(rng, case, air=0.0)
-
-
-def scale_spacing(factor: float) -> Callable[[Generator, Case], Case]:
-    """Return the fault of a header in another unit."""
-
-    def plant(rng: Generator, case: Case) -> Case:
-        spacing = tuple(size * factor for size in case.spacing_mm)
-        return replace(case, spacing_mm=spacing)
-
-    return plant
-
-
-def copy_image(rng: Generator, case: Case) -> Case:
-    """Put one modality's file under another's name, too."""
-    source, target = rng.choice(list(case.images), 2, replace=False)
-    return replace(case, images={**case.images, str(target): case.images[str(source)]})
-
-
-def copy_case(rng: Generator, case: Case) -> Case:
-    """Take the case once more: turned over, or in a larger volume, and with another header."""
-    axis = int(rng.integers(3))
-    if rng.random() < 0.5:
-        images = {name: np.flip(voxels, axis) for name, voxels in case.images.items()}
-        return replace(case, images=images, labels=np.flip(case.labels, axis))
-    pad = [(2, 3) if a == axis else (0, 0) for a in range(3)]
-    images = {name: np.pad(voxels, pad) for name, voxels in case.images.items()}
-    spacing = tuple(1.1 * size for size in case.spacing_mm)
-    return Case(images, np.pad(case.labels, pad), spacing)
-
-
-def _with_scalp(rng: Generator, case: Case, air: float) -> Case:
-    brain = np.any([voxels != 0 for voxels in case.images.values()], axis=0)
-    away = ndimage.distance_transform_edt(~brain)
-    thick = max(2.0, max(brain.shape) / 24)
-    scalp = (away > thick / 2) & (away <= 1.5 * thick)
-    images = {}
-    for name, voxels in case.images.items():
-        level = float(np.median(voxels[brain]))
-        noise = np.hypot(*(air * level * rng.standard_normal((2, *brain.shape))))
-        outside = np.where(scalp, level * rng.uniform(0.8, 1.6), 0) + noise
-        images[name] = np.where(brain, voxels, outside).astype(np.float32)
-    return replace(case, images=images)
-
-
+_SHARED = ("same_scan", "leak")
 _LABEL_RULES = ("label_moved", "label_outside", "oedema_dark")
 FAULTS: Mapping[str, Fault] = {
     "t1 and t1ce swapped": Fault(
@@ -175,12 +76,22 @@ FAULTS: Mapping[str, Fault] = {
     "label mirrored": Fault(mirror_label, _LABEL_RULES),
     "modality mirrored": Fault(mirror_image, ("mirrored", "masks"), least=2),
     "background constant": Fault(fill_background, ("background", "corners")),
+    "z-scored over the volume": Fault(scale_over_volume, ("background", "corners")),
+    "noise in the air": Fault(add_noise_to_air, ("background", "corners")),
     "head with noise": Fault(keep_head, ("background", "corners")),
-    "head without noise": Fault(keep_scalp, ("background", "corners")),
+    "head with noise, turned": Fault(turn_head, ("background", "corners", "border")),
+    "head without noise": Fault(keep_scalp, ("background", "corners", "border", "scalp")),
+    "half of the brain": Fault(cut_half_off, ("masks",), least=2),
+    "eight voxels": Fault(leave_eight_voxels, ("few_voxels", "masks")),
+    "label in a corner": Fault(move_label_out, ("label_outside",)),
+    "label as a scan": Fault(put_label_as_image, ("label_as_scan",)),
+    "qform and sform apart": Fault(part_forms, ("two_forms",)),
     "spacing times ten": Fault(scale_spacing(10), ("voxel_large", "head_large")),
     "spacing divided by ten": Fault(scale_spacing(0.1), ("voxel_small", "head_small")),
     "one file twice": Fault(copy_image, ("same_file",), least=2),
-    "same patient twice": Fault(copy_case, ("same_scan",)),
+    "one scan twice, scaled": Fault(scale_copy, ("same_file",), least=2),
+    "same patient twice": Fault(copy_case, _SHARED),
+    "same patient twice, scaled": Fault(copy_case_scaled, _SHARED),
 }
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,11 +13,23 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
-from bundle.data.case_files import Files, find_files, is_4d, name_case
+from bundle.data.case_files import find_files, is_4d, name_case
+from bundle.data.case_rules import CHECKED, impossible
+from bundle.data.channels import channel_order, check_order, unknown_order
 from bundle.data.filenames import file_endings, split_name
-from bundle.data.volumes import CaseError, blank_warning, is_blank, read_case, read_volumes
+from bundle.data.plausibility.judge import judge
+from bundle.data.plausibility.measure import CaseMeter
+from bundle.data.volumes import (
+    CaseError,
+    CaseVolumes,
+    blank_warning,
+    count_volumes,
+    is_blank,
+    read_case,
+    read_volumes,
+)
 from bundle.modalities import FILE_SUFFIXES, check_modalities
-from bundle.transforms.monai_label import answer, settle_format
+from bundle.transforms.monai_label import answer, settle_format, tell
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +47,9 @@ class LoadModalitiesd(MapTransform):
     - a folder of one case,
     - one 3D file, whose siblings in the same folder share its prefix; if its name tells nothing,
       the item may say what it is under `modality`,
-    - one 4D file, channels in vocabulary order: the only form that goes by position, because a 4D
-      file has no names; an all-zero channel is absent.
+    - one 4D file, whose volumes are named in order by the item's `channel_order`, else by this
+      transform's, else by a dataset.json (`bundle.data.channels`); the order is never guessed. A
+      constant volume is absent.
 
     Absent modalities and constant volumes become zeros. Not a LoadImaged subclass: MONAI Label
     wraps those and could then not pass folders, lists or gaps.
@@ -48,6 +61,12 @@ class LoadModalitiesd(MapTransform):
         present_key: where `present` (M,) bool goes, True = available.
         copy_key: where a copy goes that stays as scanned, for pictures; None = no copy.
         modality_key: where an item may say what a single file is whose name does not.
+        channel_order: the modality of each volume of a 4D file, null = left out; None = as its
+            dataset.json says.
+        odd: what becomes of a case that no check has seen (`bundle.data.case_rules.CHECKED`) and
+            that breaks a rule of `bundle.data.plausibility`: "warn", also in a server's answer;
+            "refuse" where no result can be right; "ignore" = nothing is measured, as in training,
+            where the datalist was checked.
     """
 
     def __init__(
@@ -59,6 +78,8 @@ class LoadModalitiesd(MapTransform):
         copy_key: str | None = None,
         modality_key: str = "modality",
         allow_missing_keys: bool = False,
+        channel_order: Sequence[str | None] | None = None,
+        odd: Literal["warn", "refuse", "ignore"] = "ignore",
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.modalities = check_modalities(modalities)
@@ -68,13 +89,23 @@ class LoadModalitiesd(MapTransform):
         self.present_key = present_key
         self.copy_key = copy_key
         self.modality_key = modality_key
+        if odd not in ("warn", "refuse", "ignore"):
+            raise ValueError(f"odd: expected 'warn', 'refuse' or 'ignore', got {odd!r}")
+        self.odd = odd
+        self.channel_order = (
+            None
+            if channel_order is None
+            else check_order(channel_order, self.modalities, "loading")
+        )
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Load; also sets `case` where the item has none.
 
         Raises:
             CaseError: whatever is wrong, naming case and file: a missing or unreadable file, grids
-                that differ, NaN, two files of one modality, no modality recognisable or present.
+                that differ, NaN, two files of one modality, no modality recognisable or present, a
+                4D file of unknown order; with odd="warn" two equal scans or a label among them,
+                with odd="refuse" all with which no result can be right.
             ValueError: a dict that names an unknown modality.
             Exception: in a server, what makes it send these messages
                 (`bundle.transforms.monai_label.answer`).
@@ -94,12 +125,20 @@ class LoadModalitiesd(MapTransform):
                 raise CaseError("no image: the path is empty, so the server has none of that name.")
             case = item["case"] = str(item.get("case") or name_case(source, self.endings))
             settle_format(item, source)
+            meter = None if self.odd == "ignore" or item.get(CHECKED) else CaseMeter({})
+            look = meter.add if meter else None
             if is_4d(source, case):
-                voxels, affine = self._load_4d(Path(source), case)
+                names = self._order_of(source, case, item.get("channel_order"))
+                volumes, files = _read_4d(source, case, names, look), dict.fromkeys(names, source)
             else:
                 source = self._named(source, item.get(self.modality_key))
                 files = find_files(source, self.modalities, case, self.endings)
-                voxels, affine = self._load_files(files, case)
+                volumes = read_case(files, case, look=look)
+            for name in volumes.blank:
+                logger.warning(blank_warning(case, name, files[name]))
+            if meter and volumes.voxels:
+                tell(item, self._judge(meter, volumes, files, case))
+            voxels, affine = self._stack(volumes), volumes.grid.affine
             present = torch.from_numpy(voxels.reshape(len(voxels), -1).any(1))
             if not present.any():
                 raise CaseError(
@@ -143,22 +182,65 @@ class LoadModalitiesd(MapTransform):
             logger.warning(f"{source} is taken for {told}, as its name ends, not for {modality!r}")
         return source
 
-    def _load_files(self, files: Files, case: str) -> tuple[np.ndarray, np.ndarray]:
-        volumes = read_case(files, case)
-        for name in volumes.blank:
-            logger.warning(blank_warning(case, name, files[name]))
+    def _order_of(self, path: Any, case: str, said: Any) -> tuple[str | None, ...]:
+        """Return what each volume of a 4D file is, and say where that is known from."""
+        noted, given = None, self.channel_order
+        if said:
+            given = check_order(said, self.modalities, f"case {case}")
+        if given is None:
+            noted = channel_order(path, self.modalities, self.endings)
+        order = given or noted
+        if order is None:
+            raise unknown_order(path, count_volumes(path, case), self.modalities, case)
+        source = "channel_order" if given else "its dataset.json"
+        names = ", ".join(name or "(left out)" for name in order)
+        logger.info(f"case {case}: the volumes of {path} are {names}, by {source}")
+        return order
+
+    def _judge(
+        self, meter: CaseMeter, volumes: CaseVolumes, files: Mapping[Any, Any], case: str
+    ) -> list[str]:
+        """Refuse what cannot be true or, if so asked, right; return and log what is odd."""
+        measured = meter.measure(volumes.grid, volumes.forms_mm)
+        wrong = impossible(case, measured, files)
+        found = judge(case, measured.numbers)
+        if self.odd == "refuse":
+            wrong += [str(suspicion) for suspicion in found if suspicion.refused == "strict"]
+        if wrong:
+            raise CaseError("\n".join(wrong))
+        lines = [str(suspicion) for suspicion in found]
+        for line in lines:
+            logger.warning(line)
+        return lines
+
+    def _stack(self, volumes: CaseVolumes) -> np.ndarray:
+        """Lay the volumes into (M, D, H, W) float32; what is absent is 0."""
         voxels = np.zeros((len(self.modalities), *volumes.grid.shape), dtype=np.float32)
         for channel, name in enumerate(self.modalities):
             if name in volumes.voxels:
                 # Taken out, so that no volume is held twice.
                 voxels[channel] = volumes.voxels.pop(name)
-        return voxels, volumes.grid.affine
+        return voxels
 
-    def _load_4d(self, path: Path, case: str) -> tuple[np.ndarray, np.ndarray]:
-        voxels, grid = read_volumes(path, case, len(self.modalities))
-        for volume in voxels:
-            volume[...] = 0 if is_blank(volume) else volume
-        return voxels, grid.affine
+
+def _read_4d(
+    path: Any,
+    case: str,
+    names: Sequence[str | None],
+    look: Callable[[str, np.ndarray], None] | None,
+) -> CaseVolumes:
+    """Read the volumes of a 4D file under their names, as `read_case` reads several files.
+
+    A volume of zeros is how such a file says that a scan is missing, so nothing is told about it.
+    """
+    voxels, grid = read_volumes(path, case, names)
+    named = {n: volume for n, volume in zip(names, voxels, strict=True) if n and volume.any()}
+    blank = [name for name, volume in named.items() if is_blank(volume)]
+    for name in blank:
+        del named[name]
+    for name, volume in named.items() if look else ():
+        look(name, volume)
+    return CaseVolumes(named, grid, blank, {"the 4D file": grid.forms_mm})
 
 
 def _letters(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 # The module that is MONAI Label's server. Its training runs in a process without it.
@@ -12,6 +12,8 @@ SERVER = "monailabel.app"
 UNPROCESSABLE = 422
 # What a client may ask the server to write, and what it gets where the case is no single file.
 RESULT_FORMAT, USUAL_FORMAT = "result_extension", ".nii.gz"
+# Where the server takes what it answers beside the label, as JSON, and our key in it.
+RESULT_NOTES, WARNINGS = "result", "warnings"
 
 
 def answer(error: Exception) -> Exception:
@@ -42,3 +44,17 @@ def settle_format(item: dict[Hashable, Any], source: Any) -> None:
     single = isinstance(source, (str, os.PathLike)) and not os.path.isdir(source)
     if SERVER in sys.modules and not single and not item.get(RESULT_FORMAT):
         item[RESULT_FORMAT] = USUAL_FORMAT
+
+
+def tell(item: dict[Hashable, Any], lines: Sequence[str]) -> None:
+    """Let the server's answer say what is odd about a case that it segments all the same.
+
+    A reader does not see the server's log. The answer's `params` get the lines under `warnings`.
+
+    Args:
+        item: the server's request, completed in place; elsewhere it is left alone.
+        lines: one warning each; none = the answer stays as it is.
+    """
+    if SERVER in sys.modules and lines:
+        notes = item.get(RESULT_NOTES)
+        item[RESULT_NOTES] = {**(notes if isinstance(notes, dict) else {}), WARNINGS: list(lines)}

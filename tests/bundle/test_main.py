@@ -19,8 +19,8 @@ from bundle.cli.words import parameters_of
 
 def make_case(root: Path, case: str) -> None:
     (root / case).mkdir(parents=True)
-    voxels = np.random.default_rng(0).random((10, 20, 30)).astype(np.float32)
-    for name, content in (("t1", voxels), ("flair", voxels), ("seg", (voxels > 0.5) * 1.0)):
+    t1, flair = np.random.default_rng(list(case.encode())).random((2, 10, 20, 30))
+    for name, content in (("t1", t1), ("flair", flair), ("seg", (t1 > 0.5) * 1.0)):
         image = nib.Nifti1Image(content.astype(np.float32), np.eye(4))
         nib.save(image, root / case / f"{case}_{name}.nii")
 

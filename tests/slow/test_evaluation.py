@@ -33,10 +33,11 @@ def write_data(folder: Path) -> Path:
     brain = np.zeros(shape, bool)
     brain[2:22, 2:26, 2:18] = True
     folder.mkdir()
-    rows = np.arange(24)[:, None, None] % 2  # texture: a constant volume would count as absent
+    # Texture: a volume of one value would count as absent, one of a handful as a label.
+    rows = np.arange(24)[:, None, None] / 24
     for name, values in {"t1": (), **{SHOWN_BY[r]: v for r, v in REGIONS.items()}}.items():
         voxels = (100 + rows + 500 * np.isin(labels, values)) * brain
-        nib.save(nib.Nifti1Image(voxels.astype(np.int16), affine), folder / f"a_{name}.nii.gz")
+        nib.save(nib.Nifti1Image(voxels.astype(np.float32), affine), folder / f"a_{name}.nii.gz")
     nib.save(nib.Nifti1Image(labels, affine), folder / "a_seg.nii.gz")
     item = {"case": "a", "image": {m: f"a_{m}.nii.gz" for m in ("t1", "t1ce", "t2", "flair")}}
     path = folder / "datalist.json"

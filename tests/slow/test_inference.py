@@ -55,8 +55,12 @@ def write_case(folder: Path, affine: np.ndarray, missing: tuple[str, ...] = ()) 
     labels = np.select([far < 0.45, far < 0.75, far < 1], [4, 1, 2], 0).astype(np.uint8) * brain
     values = np.select([labels == 4, labels == 1, labels == 2], [400.0, 300.0, 200.0], 50.0) * brain
     folder.mkdir(parents=True)
-    for name in {"t1", "t1ce", "t2", "flair"} - set(missing):
-        image = nib.Nifti1Image(values.astype(np.int16), affine)
+    for seed, name in enumerate(("t1", "t1ce", "t2", "flair")):
+        if name in missing:
+            continue
+        # No two scans are alike, and none has a handful of values, as a label has.
+        noise = np.random.default_rng(seed).integers(-5, 6, shape) * brain
+        image = nib.Nifti1Image((values + noise).astype(np.int16), affine)
         nib.save(image, folder / f"{folder.name}_{name}.nii.gz")
     return labels
 
@@ -169,6 +173,29 @@ def test_one_file_finds_its_siblings(workflow, tiny, tmp_path, monkeypatch):
     np.testing.assert_array_equal(np.asanyarray(files["case_seg.nii.gz"].dataobj), labels)
 
 
+def test_a_4d_file_is_segmented_in_the_order_that_its_dataset_json_says(
+    workflow, tiny, tmp_path, monkeypatch, capsys
+):
+    labels = write_case(tmp_path / "in" / "case", GRIDS["LPS"], missing=("t2",))
+    order = {"FLAIR": "flair", "T1w": "t1", "t1gd": "t1ce"}
+    scans = [nib.load(tmp_path / "in" / "case" / f"case_{m}.nii.gz") for m in order.values()]
+    stacked = np.stack([np.asanyarray(scan.dataobj) for scan in scans], -1)
+    source = tmp_path / "msd" / "imagesTs" / "BRATS_001.nii.gz"
+    source.parent.mkdir(parents=True)
+    nib.save(nib.Nifti1Image(stacked, GRIDS["LPS"]), source)
+    settings = tiny | {"spacing": [1.0] * 3}
+    with pytest.raises(RuntimeError) as refused:
+        segment(workflow, settings, source, tmp_path, monkeypatch)
+    said = repr(refused.getrepr(style="native"))
+    assert "BRATS_001.nii.gz holds 3 volumes, and nothing says which modality each" in said
+    note = {"modality": {str(number): name for number, name in enumerate(order)}}
+    (tmp_path / "msd" / "dataset.json").write_text(json.dumps(note))
+    files = segment(workflow, settings, source, tmp_path, monkeypatch)
+    written = files["BRATS_001_seg.nii.gz"]
+    np.testing.assert_array_equal(np.asanyarray(written.dataobj), labels)
+    np.testing.assert_allclose(written.affine, GRIDS["LPS"], atol=1e-5)
+
+
 def test_a_broken_case_costs_no_other(workflow, tiny, tmp_path, monkeypatch, capsys):
     labels = write_case(tmp_path / "in" / "case", GRIDS["LPS"])
     write_case(tmp_path / "in" / "cut", GRIDS["LPS"])
@@ -253,16 +280,17 @@ def test_what_was_rebuilt_is_the_network_s_own_answer(workflow, tiny, tmp_path):
     settings = tiny | {"spacing": [1.0] * 3, "roi_size": [64] * 3}
     source = tmp_path / "in" / "case"
     files = untrained(workflow, settings, source, tmp_path / "out", save_rebuilt=True)
-    scan = voxels(nib.load(source / "case_t1.nii.gz")).astype(np.float32)
-    brain = scan != 0
-    scan[brain] = (scan[brain] - scan[brain].mean()) / scan[brain].std()
-    # The brain's box with its margin, and the zeros that fill up a window larger than the volume.
-    box = tuple(slice(max(0, i.min() - 4), i.max() + 5) for i in brain.nonzero())
-    cut = scan[box]
-    gaps = [64 - size for size in cut.shape]
-    padded = np.pad(cut, [(gap // 2, gap - gap // 2) for gap in gaps])
     image = torch.zeros(1, 4, 64, 64, 64)
-    image[0, [0, 3]] = torch.from_numpy(padded)
+    for channel, name in ((0, "t1"), (3, "flair")):
+        scan = voxels(nib.load(source / f"case_{name}.nii.gz")).astype(np.float32)
+        brain = scan != 0
+        scan[brain] = (scan[brain] - scan[brain].mean()) / scan[brain].std()
+        # The brain's box with its margin, and zeros that fill up a window larger than the volume.
+        box = tuple(slice(max(0, i.min() - 4), i.max() + 5) for i in brain.nonzero())
+        cut = scan[box]
+        gaps = [64 - size for size in cut.shape]
+        padded = np.pad(cut, [(gap // 2, gap - gap // 2) for gap in gaps])
+        image[0, channel] = torch.from_numpy(padded)
     network = UniversalNetwork(4, 3, filters=4, blocks_down=(1, 1, 1), deep_supervision=2).eval()
     network.load_state_dict(torch.load(Path(tiny["ckpt_dir"]) / "model.pt"))
     with torch.no_grad():

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from bundle.data.volumes import Grid
+from bundle.data.geometry import Grid
+from bundle.data.plausibility.head import border_share
 from bundle.modalities import FILE_SUFFIXES
 from bundle.regions import Regions
 
@@ -21,6 +22,10 @@ CODES: Mapping[str, int] = {NECROSIS: 1, OEDEMA: 2, RIM: 3}
 
 # A million voxels tell a median to less than 1 %; a BraTS volume has nine million.
 _COARSE_VOXELS = 1e6
+# Fewer voxels have few values in any case.
+_LEAST_FOR_VALUES = 100
+# So many, evenly spaced by rank, tell how the values of a scan are spread.
+_PROFILE_VOXELS = 100_000
 
 
 @dataclass
@@ -32,24 +37,48 @@ class CoarseCase:
         parts: (d, h, w) uint8 of `CODES`, 0 = healthy or outside; None = no label.
         numbers: what has been measured on all voxels.
         hashes: modality -> hash of its voxels that are not 0, 64 hexadecimal digits.
+        profiles: modality -> how its voxels are spread, see `profile_of`.
     """
 
     volumes: dict[str, np.ndarray] = field(default_factory=dict)
     parts: np.ndarray | None = None
     numbers: dict[str, float] = field(default_factory=dict)
     hashes: dict[str, str] = field(default_factory=dict)
+    profiles: dict[str, list[int]] = field(default_factory=dict)
 
     def add(self, name: str, voxels: np.ndarray) -> None:
         """Take in the volume (D, H, W) of a modality; its voxels need not be kept afterwards."""
         brain = np.sort(voxels[voxels != 0].astype(np.float32, copy=False))
+        values = 1 + np.count_nonzero(np.diff(brain))
         corners = np.concatenate([corner.ravel() for corner in corners_of(voxels)])
         # Sorted values, so that a copy which was turned, mirrored, cropped or padded has the same
         # hash. The header is no part of it.
         self.hashes[name] = hashlib.sha256(brain.tobytes()).hexdigest()
+        self.profiles[name] = profile_of(brain)
         self.numbers[f"zeros {name}"] = 1 - brain.size / voxels.size
         self.numbers[f"corners {name}"] = np.count_nonzero(corners) / corners.size
+        self.numbers[f"border {name}"] = border_share(voxels)
         self.numbers[f"median {name}"] = float(brain[brain.size // 2])
+        if brain.size >= _LEAST_FOR_VALUES:
+            self.numbers[f"values {name}"] = float(values)
         self.volumes[standard_name(name)] = coarsen(voxels).copy()
+
+
+def profile_of(brain: np.ndarray) -> list[int]:
+    """Describe the spread of a scan's values, whatever unit they were stored in.
+
+    Args:
+        brain: (N,) float32, the voxels that are not 0, sorted.
+
+    Returns:
+        N, then means of six bounded functions of the z-score, in hundred thousandths. A copy with
+        another gain or offset has the same N, and the means change by the square of its rounding.
+    """
+    values = brain[:: max(1, brain.size // _PROFILE_VOXELS)].astype(np.float64)
+    z = (values - values.mean()) / max(float(values.std()), 1e-9)
+    means = [*(np.tanh(2 * (z - at)).mean() for at in (-1, 0, 1)), np.tanh(z).mean()]
+    means += [np.exp(-(z**2)).mean(), np.exp(-((z - 1) ** 2)).mean()]
+    return [int(brain.size), *(round(1e5 * float(mean)) for mean in means)]
 
 
 def codes_of(regions: Regions) -> dict[int, int]:

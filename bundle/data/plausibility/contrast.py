@@ -43,6 +43,8 @@ def tissue_numbers(volumes: Volumes, parts: np.ndarray | None) -> dict[str, floa
     """
     brain = brain_of(volumes)
     healthy = brain if parts is None else brain & (parts == 0)
+    if np.count_nonzero(healthy) < LEAST_VOXELS:
+        return {}
     smooth = {name: _smooth(volume) for name, volume in volumes.items()}
     scales = {name: _scale_of(volume[healthy]) for name, volume in smooth.items()}
     scaled = {name: (v - scales[name][0]) / scales[name][1] for name, v in smooth.items()}
@@ -115,7 +117,9 @@ def overlap_numbers(volumes: Volumes) -> dict[str, float]:
     whole = np.count_nonzero(brain_of(volumes))
     sizes = {name: np.count_nonzero(volume) for name, volume in volumes.items()}
     return {
-        f"overlap {n}": 2 * size / (size + whole) for n, size in sizes.items() if len(sizes) > 1
+        f"overlap {n}": 2 * size / (size + whole)
+        for n, size in sizes.items()
+        if len(sizes) > 1 and whole
     }
 
 

@@ -10,6 +10,17 @@ from bundle.data.plausibility.rules import RULES, is_odd
 
 Numbers = Mapping[str, float]
 
+# Numbers of one modality each, such as "zeros t1", and their rules.
+_KINDS = {
+    "zeros": "background",
+    "ring": "scalp",
+    "filled": "few_voxels",
+    "values": "label_as_scan",
+    "forms": "two_forms",
+    "overlap": "masks",
+    "mirror": "mirrored",
+}
+
 
 @dataclass(frozen=True)
 class Suspicion:
@@ -26,6 +37,11 @@ class Suspicion:
     case: str
     measured: float
     where: str = ""
+
+    @property
+    def refused(self) -> str:
+        """When the case is refused: "always", "strict" or "never", see `Rule`."""
+        return RULES[self.rule].refused
 
     def __str__(self) -> str:
         rule = RULES[self.rule]
@@ -71,7 +87,6 @@ def _readings(numbers: Numbers) -> Iterator[tuple[str, float, str]]:
         "tumour_large": "tumour share",
         "label_outside": "label outside",
         "oedema_dark": f"{OEDEMA} flair",
-        "same_file": "equal volumes",
     }
     for rule, name in simple.items():
         if name in numbers:
@@ -86,13 +101,15 @@ def _readings(numbers: Numbers) -> Iterator[tuple[str, float, str]]:
 
 
 def _by_modality(numbers: Numbers) -> Iterator[tuple[str, float, str]]:
-    kinds = {"zeros": "background", "overlap": "masks", "mirror": "mirrored"}
     for key, value in numbers.items():
         kind, _, name = key.partition(" ")
-        if kind in kinds:
-            yield kinds[kind], value, name
-        elif kind == "corners" and not is_odd("background", numbers[f"zeros {name}"]):
-            yield "corners", value, name
+        filled = is_odd("background", numbers.get(f"zeros {name}", 1))
+        if kind in _KINDS:
+            yield _KINDS[kind], value, name
+        elif kind in ("corners", "border") and not filled:
+            yield kind, value, name
+        elif kind == "copy":
+            yield "same_file", value, name.replace("+", " and ")
         elif kind == "shell" and standard_name(name) in ("t1", "t1ce"):
             yield "t1_order", value, name
         elif kind == "shell" and standard_name(name) == "t2":

@@ -2,12 +2,17 @@
 
 The limits come from anatomy and from how the sequences work, with a margin for noise; the phantom
 only showed that they separate (docs/data.md has the rates).
+
+Refused where one is strict is what makes a result wrong for certain: presence, normalisation and
+the box around the brain rest on a background of 0, on one outline, and on millimetres. What the
+contrast hints at is not, for a tumour or a scanner may explain it. Refused always is what cannot be
+true: two scans with the same voxels, and a scan with a handful of values.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 
 class Rule(NamedTuple):
@@ -20,6 +25,8 @@ class Rule(NamedTuple):
         odd_above: True = odd above the limit; False = odd below it.
         reason: why the limit is there.
         advice: what to do.
+        refused: "always"; "strict" = by `scan --strict` and where a config is strict; "never" = it
+            is only warned of.
     """
 
     says: str
@@ -28,6 +35,7 @@ class Rule(NamedTuple):
     odd_above: bool
     reason: str
     advice: str
+    refused: Literal["always", "strict", "never"] = "never"
 
 
 RULES: Mapping[str, Rule] = {
@@ -38,6 +46,7 @@ RULES: Mapping[str, Rule] = {
         False,
         "scanners resolve 0.4 mm and more; a tenth of 1 mm is an error of unit",
         "Correct the spacing in the header.",
+        "strict",
     ),
     "voxel_large": Rule(
         "the voxels are very large",
@@ -46,6 +55,7 @@ RULES: Mapping[str, Rule] = {
         True,
         "thick slices have 5 mm and more, but only along one axis",
         "Correct the spacing in the header.",
+        "strict",
     ),
     "head_small": Rule(
         "the brain is very small",
@@ -54,6 +64,7 @@ RULES: Mapping[str, Rule] = {
         False,
         "between a tenth of an adult's 170 mm and an infant's 100 mm",
         "Correct the spacing in the header.",
+        "strict",
     ),
     "head_large": Rule(
         "the brain is very large",
@@ -62,6 +73,7 @@ RULES: Mapping[str, Rule] = {
         True,
         "a whole head with its neck fits into 300 mm",
         "Correct the spacing in the header.",
+        "strict",
     ),
     "background": Rule(
         "hardly any voxel is 0",
@@ -70,6 +82,7 @@ RULES: Mapping[str, Rule] = {
         False,
         "an ellipsoid leaves 48 % of its tightest box empty",
         "Strip the skull, and set all that is not brain to exactly 0.",
+        "strict",
     ),
     "corners": Rule(
         "the corners of the volume are not 0",
@@ -78,6 +91,53 @@ RULES: Mapping[str, Rule] = {
         True,
         "no brain reaches into a corner, even of the tightest box",
         "Strip the skull, and set all that is not brain to exactly 0.",
+        "strict",
+    ),
+    "border": Rule(
+        "the volume's border is not 0, as where neck, face and ears reach it",
+        "share that is not 0, at the second of three axes",
+        0.3,
+        True,
+        "a volume cuts a brain off along one axis at most; a round brain in its tightest box "
+        "touches with less than a tenth",
+        "Strip the skull, and set all that is not brain to exactly 0.",
+        "strict",
+    ),
+    "scalp": Rule(
+        "a dark ring lies below the surface, as the skull below the scalp",
+        "ring as a share of what is brighter on both sides",
+        0.5,
+        False,
+        "bone gives no signal; a stripped brain gets brighter or darker inwards, but not both",
+        "Strip the skull, and set all that is not brain to exactly 0.",
+        "strict",
+    ),
+    "few_voxels": Rule(
+        "hardly any voxel is not 0",
+        "share that is not 0",
+        0.005,
+        False,
+        "the smallest brain fills 2 % of the largest field of view",
+        "Find the right file, or drop its key: the case then counts as lacking it.",
+        "strict",
+    ),
+    "label_as_scan": Rule(
+        "it has a handful of values, as a label or a mask does",
+        "values other than 0",
+        8.5,
+        False,
+        "noise alone gives a scan hundreds of values; no label of a tumour has more than 8",
+        "Find the right file, or drop its key: the case then counts as lacking it.",
+        "always",
+    ),
+    "two_forms": Rule(
+        "qform and sform of the header put it in two places; the sform is used",
+        "corners apart in mm",
+        0.5,
+        True,
+        "the rounding of a quaternion moves a corner by 0.1 mm; half a voxel can be seen",
+        "Find out which one is right, and write it into both.",
+        "strict",
     ),
     "masks": Rule(
         "the brain has another outline than in the other modalities",
@@ -85,7 +145,8 @@ RULES: Mapping[str, Rule] = {
         0.8,
         False,
         "two tools that strip the same skull agree to 0.95",
-        "Strip the skull once, and use the same mask for all modalities.",
+        "Strip the skull once, use the same mask for all modalities, and cut nothing off.",
+        "strict",
     ),
     "mirrored": Rule(
         "fits every other modality better once it is mirrored",
@@ -190,6 +251,7 @@ RULES: Mapping[str, Rule] = {
         True,
         "a tumour is inside the brain; 2 % is a ragged edge",
         "Check that label and images belong together.",
+        "strict",
     ),
     "label_moved": Rule(
         "the label fits the images better in another place",
@@ -208,12 +270,13 @@ RULES: Mapping[str, Rule] = {
         "Check what the label values mean, and that label and images belong together.",
     ),
     "same_file": Rule(
-        "two modalities hold the same voxels",
-        "equal volumes",
-        1.5,
+        "they hold the same voxels, stored alike or with another gain",
+        "correlation",
+        0.9995,
         True,
-        "two scans never have the same noise",
-        "Find the right file for one of them.",
+        "two scans never have the same noise, and noise of 3 % already leaves 0.999",
+        "Find the right file for one of them, or drop its key: the case then counts as lacking it.",
+        "always",
     ),
     "same_scan": Rule(
         "a scan is that of another case",
@@ -221,7 +284,16 @@ RULES: Mapping[str, Rule] = {
         0.5,
         True,
         "two scans never have the same noise, so it is the same patient",
-        "Keep one of the cases: in two sections they make scores too good.",
+        "Keep one of the cases, or give both the same 'patient'.",
+    ),
+    "leak": Rule(
+        "a scan is that of a case in another section, so scores would be too good",
+        "equal volumes",
+        0.5,
+        True,
+        "two scans never have the same noise, so it is the same patient",
+        "Keep one of the cases, or both in one section, with the same 'patient'.",
+        "always",
     ),
 }
 

@@ -36,7 +36,7 @@ def nesting_numbers(parts: np.ndarray) -> dict[str, float]:
 
 
 def fit_numbers(parts: np.ndarray, volumes: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Measure whether the label lies in the brain, and whether it would fit better elsewhere.
+    """Measure whether the label would fit better in another place.
 
     The outline is laid over the images at every shift of up to 12 coarse voxels, all at once by
     Fourier transforms. The fit is high where what is bright ends at the outline: the tumour on
@@ -47,15 +47,14 @@ def fit_numbers(parts: np.ndarray, volumes: Mapping[str, np.ndarray]) -> dict[st
         volumes: BraTS modality -> (d, h, w) float32, 0 outside the brain.
 
     Returns:
-        "label outside": the share of the label that is outside the brain. "label shift": how far
-        off the best place is, in coarse voxels. "label fit": the fit where the label lies, as a
-        share of the best one.
+        "label shift": how far off the best place is, in coarse voxels. "label fit": the fit where
+        the label lies, as a share of the best one.
     """
     tumour = parts > 0
     if np.count_nonzero(tumour) < LEAST_VOXELS:
         return {}
     brain = np.any([volume != 0 for volume in volumes.values()], axis=0)
-    numbers = {"label outside": 1 - np.count_nonzero(tumour & brain) / np.count_nonzero(tumour)}
+    numbers: dict[str, float] = {}
     box = _box_around(tumour, _REACH + 4)
     bright = {"flair": tumour, "t2": tumour, "t1ce": parts == CODES[RIM]}
     usable = [
@@ -63,7 +62,7 @@ def fit_numbers(parts: np.ndarray, volumes: Mapping[str, np.ndarray]) -> dict[st
         for name, wanted in bright.items()
         if name in volumes and np.count_nonzero(wanted) >= LEAST_VOXELS
     ]
-    if usable not in ([], ["t2"]):
+    if usable not in ([], ["t2"]) and brain[box].any():
         fits = [_fit_everywhere(volumes[n][box], bright[n][box], brain[box]) for n in usable]
         fit = np.sum(fits, axis=0)
         best = np.array(np.unravel_index(fit.argmax(), fit.shape))

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import logging
 
+import nibabel as nib
+import numpy as np
 import pytest
 
+from bundle.__main__ import main
 from bundle.data.case_rules import check_case
 from bundle.data.check_cases import CheckMemo, Checks
 from bundle.data.datalist import inference_cases, read_datalist
@@ -87,20 +90,42 @@ def test_a_memo_holds_numbers_and_no_names(tmp_path, write_list, write_phantom_c
     text = (tmp_path / "memo.json").read_text()
     assert "patient" not in text
     (outcome,) = json.loads(text).values()
-    assert set(outcome) == {"blank", "numbers", "hashes"}
+    assert set(outcome) == {"blank", "numbers", "hashes", "profiles"}
 
 
-def test_the_same_patient_in_two_sections_is_told(write_list, write_phantom_case, caplog):
+@pytest.mark.parametrize("on_bad", ["raise", "drop"])
+def test_the_same_scan_in_two_sections_is_refused_also_from_the_memo(
+    tmp_path, write_list, write_phantom_case, on_bad
+):
     path = write_list(
         training=[write_phantom_case("a"), write_phantom_case("b", 1)],
-        testing=[write_phantom_case("c", spacing_mm=2.5)],
+        validation=[write_phantom_case("c", spacing_mm=2.5)],
     )
+    for _ in range(2):
+        with pytest.raises(
+            ValueError,
+            match=r"1 problem\n  case c: validation, as case a in training: a scan is that of a "
+            r"case in another section.*Keep one of the cases, or both in one section",
+        ):
+            read(path, on_bad=on_bad, memo=tmp_path / "memo.json")
+    assert read(path, sections=["validation"]).flagged == {}
+
+
+def test_one_shared_scan_of_several_is_enough_where_voxels_are_read(write_list, write_phantom_case):
+    first, second = write_phantom_case("a"), write_phantom_case("b", 1)
+    second["image"]["flair"] = first["image"]["t2"]
+    path = write_list(training=[first], testing=[second])
+    with pytest.raises(ValueError, match="equal volumes 1, expected at most"):
+        read(path)
+    assert read(path, check="headers").flagged == {}
+
+
+def test_the_same_scan_twice_in_a_section_is_used_with_a_warning(
+    write_list, write_phantom_case, caplog
+):
+    path = write_list(training=[write_phantom_case("a"), write_phantom_case("b")])
     assert read(path).flagged == {"same_scan": 1}
-    assert (
-        caplog.records[0]
-        .getMessage()
-        .startswith("case c: testing, as case a in training: a scan is that of another case")
-    )
+    assert "case b: training, as case a in training: a scan is that of another case" in caplog.text
 
 
 def test_headers_alone_tell_the_voxel_size(write_list, write_phantom_case, caplog):
@@ -135,7 +160,7 @@ def test_a_scan_prints_the_warning_and_the_count_by_rule(tmp_path, write_phantom
     assert scan(tmp_path) == []
     shown = capsys.readouterr().out
     assert "warning: case a: t1 and t1ce seem to be swapped" in shown
-    assert "warning: case c: folder, as case b in folder: a scan is that of another" in shown
+    assert "warning: case c: training, as case b in training: a scan is that of another" in shown
     lines = dict(line.split() for line in shown.splitlines() if len(line.split()) == 2)
     assert lines["agent_in_rim"] == "1"
     assert lines["same_scan"] == "1"
@@ -147,6 +172,57 @@ def test_the_memo_depends_on_the_regions(tmp_path):
     item = {"case": "a", "image": {"t1": str(tmp_path / "a.nii")}}
     first, other = (CheckMemo(None, check).key(item) for check in checks)
     assert first != other
+
+
+@pytest.fixture
+def unstripped(tmp_path, write_phantom_case):
+    """A case whose t2 has a background of 1; its folder."""
+    entry = write_phantom_case("a")
+    path = tmp_path / entry["image"]["t2"]
+    image = nib.load(path)
+    voxels = np.asanyarray(image.dataobj) + 1
+    nib.save(nib.Nifti1Image(voxels.astype(np.int16), image.affine), path)
+    return path.parent
+
+
+def test_a_scan_counts_what_cannot_be_right_as_a_problem_and_keeps_the_case(
+    tmp_path, unstripped, capsys
+):
+    (problem,) = scan(unstripped, tmp_path / "list.json")
+    assert problem.startswith("case a: t2: hardly any voxel is 0 (background: share of 0 0,")
+    shown = capsys.readouterr().out
+    assert f"1 problem\n  {problem}\nthe cases that look odd, or share a scan, stay" in shown
+    assert f"warning: {problem}" not in shown
+    assert len(json.loads((tmp_path / "list.json").read_text())["training"]) == 1
+    assert main(["scan", str(unstripped)]) == 0
+    with pytest.raises(SystemExit, match="1"):
+        main(["scan", str(unstripped), "--strict"])
+
+
+def test_a_scan_names_a_leak_between_the_sections_that_it_writes(tmp_path, write_phantom_case):
+    write_phantom_case("a")
+    entry = write_phantom_case("b")
+    (tmp_path / entry["label"]).unlink()  # so that it goes to testing
+    (problem,) = scan(tmp_path)
+    assert problem.startswith("case b: testing, as case a in training: a scan is that of a case in")
+
+
+def test_inference_refuses_what_cannot_be_right_only_if_strict(unstripped, caplog):
+    (item,) = inference_cases(unstripped, BRATS_MODALITIES)
+    assert item["checked"] is True
+    assert "case a: t2: hardly any voxel is 0" in caplog.text
+    with pytest.raises(ValueError, match="case a: t2: hardly any voxel is 0"):
+        inference_cases(unstripped, BRATS_MODALITIES, strict=True)
+
+
+def test_strict_inference_leaves_out_one_case_and_keeps_the_others(
+    tmp_path, unstripped, write_phantom_case, caplog
+):
+    write_phantom_case("b", 1, swap=SWAPPED)
+    items = inference_cases(tmp_path, BRATS_MODALITIES, strict=True)
+    assert [item["case"] for item in items] == ["b"]
+    assert "left out: case a: t2: hardly any voxel is 0" in caplog.text
+    assert "case b: t1 and t1ce seem to be swapped" in caplog.text
 
 
 @pytest.fixture(autouse=True)

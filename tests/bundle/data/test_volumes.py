@@ -203,7 +203,19 @@ def test_a_4d_file_comes_volume_by_volume(tmp_path):
     voxels = np.stack([noise(0), noise(1)], -1)
     path = save(tmp_path / "a.nii.gz", voxels)
     assert count_volumes(path, "A") == 2
-    read, grid = read_volumes(path, "A", 2)
+    read, grid = read_volumes(path, "A", ("t1", "t2"))
     np.testing.assert_array_equal(read, np.stack([noise(0), noise(1)]))
     assert grid.shape == SHAPE
     assert count_volumes(save(tmp_path / "b.nii.gz", noise()), "A") == 1
+
+
+@pytest.mark.parametrize("shape", [(*SHAPE, 1, 3), (*SHAPE, 3, 1), (*SHAPE, 3)])
+def test_volumes_may_lie_along_the_fifth_dimension_as_itk_writes_vectors(tmp_path, shape):
+    voxels = np.stack([noise(0), noise(1), noise(2)], -1).reshape(shape)
+    path = save(tmp_path / "a.nii", voxels)
+    assert count_volumes(path, "A") == 3
+    read, grid = read_volumes(path, "A", ("t1", None, "t2"))
+    np.testing.assert_array_equal(read, [noise(0), noise(1), noise(2)])
+    assert grid.shape == SHAPE
+    with pytest.raises(CaseError, match=r"a\.nii holds 3 volumes, .* expected 2, one for each of"):
+        read_volumes(path, "A", ("t1", "t2"))

@@ -5,7 +5,8 @@ import pytest
 
 from bundle.data.plausibility.rules import RULES
 from bundle.modalities import BRATS_MODALITIES
-from bundle.phantom.faults import FAULTS, Case, can_have, drop_some
+from bundle.phantom.faults import FAULTS, can_have, drop_some
+from bundle.phantom.planting import Case
 
 
 @pytest.fixture
@@ -33,6 +34,7 @@ def test_a_fault_changes_the_copy_and_not_the_case(case, rng, name):
     assert np.array_equal(case.labels, before[1])
     same = (
         faulty.spacing_mm == case.spacing_mm
+        and faulty.forms_mm == case.forms_mm
         and np.array_equal(faulty.labels, case.labels)
         and all(np.array_equal(faulty.images[n], v) for n, v in case.images.items())
     )
@@ -42,7 +44,7 @@ def test_a_fault_changes_the_copy_and_not_the_case(case, rng, name):
 def test_every_fault_names_rules_that_exist():
     named = {rule for fault in FAULTS.values() for rule in fault.rules}
     assert named <= set(RULES)
-    # What no fault stands for: a mask of another tool, and a label of nearly all of the brain.
+    # What no fault stands for: a label of nearly all of the brain.
     assert set(RULES) - named == {"tumour_large"}
 
 
@@ -94,3 +96,45 @@ def test_what_a_fault_needs_is_never_taken_away(case):
     kept = [len(drop_some(np.random.default_rng(seed), case).images) for seed in range(30)]
     assert min(kept) >= 1
     assert 10 <= sum(count == 4 for count in kept) <= 25
+
+
+def test_half_of_a_brain_and_eight_voxels_are_left(case, rng):
+    for name, share in (("half of the brain", 0.5), ("eight voxels", 8 / 12**3)):
+        faulty = FAULTS[name].plant(rng, case).images
+        (changed,) = [n for n in faulty if not np.array_equal(faulty[n], case.images[n])]
+        left = faulty[changed] != 0
+        assert np.count_nonzero(left) == share * 12**3
+        assert np.array_equal(faulty[changed][left], case.images[changed][left])
+
+
+def test_a_label_lands_in_a_corner_whole(case):
+    for seed in range(8):
+        moved = FAULTS["label in a corner"].plant(np.random.default_rng(seed), case).labels
+        assert np.bincount(moved.ravel()).tolist() == np.bincount(case.labels.ravel()).tolist()
+        corner = moved[np.ix_([0, -1], [0, -1], [0, -1])]
+        assert np.count_nonzero(corner) == 1
+
+
+def test_a_scaled_copy_has_other_numbers_and_the_same_order(case, rng):
+    whole = {name: np.rint(voxels * 500) * (voxels != 0) for name, voxels in case.images.items()}
+    scaled = FAULTS["one scan twice, scaled"].plant(rng, Case(whole, case.labels, case.spacing_mm))
+    (target,) = [n for n in whole if not np.array_equal(scaled.images[n], whole[n])]
+    fits = [
+        np.corrcoef(scaled.images[target].ravel(), voxels.ravel())[0, 1]
+        for name, voxels in whole.items()
+        if name != target
+    ]
+    assert sorted(fits)[-1] > 0.9999 > 0.999 > sorted(fits)[-2]
+
+
+def test_noise_fills_the_air_alone(case, rng):
+    faulty = FAULTS["noise in the air"].plant(rng, case).images
+    for name, voxels in case.images.items():
+        assert np.array_equal(faulty[name][voxels != 0], voxels[voxels != 0])
+        assert (faulty[name] != 0).all()
+
+
+def test_a_turned_head_has_empty_corners_and_a_full_border(case, rng):
+    turned = FAULTS["head with noise, turned"].plant(rng, case).images["t1"]
+    assert not turned[np.ix_([0, -1], [0, -1], [0, -1])].any()
+    assert all(face.any() for axis in range(3) for face in (turned.take(0, axis),))

@@ -6,6 +6,7 @@ import zlib
 from itertools import permutations
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -101,9 +102,31 @@ def test_an_own_vocabulary_and_own_endings_work(write_volume):
     )
 
 
-def test_a_4d_file_goes_by_position_and_its_blank_channels_are_absent(write_volume, from_dict):
-    voxels = np.moveaxis(from_dict["image"].numpy(), 0, -1)
-    item = load(str(write_volume("B_all.nii.gz", voxels, AFFINE)), "B")
+@pytest.mark.parametrize("vectors", [False, True], ids=["4D", "as ITK writes vectors"])
+@pytest.mark.parametrize("by", ["item", "transform", "dataset.json"])
+def test_a_4d_file_goes_by_the_order_that_is_said_and_its_zeros_are_absent(
+    write_volume, from_dict, caplog, by, vectors
+):
+    order = ["flair", "t2", None, "t1"]
+    volumes = [from_dict["image"][BRATS_MODALITIES.index(n)] if n else AFFINE[0, 1] for n in order]
+    volumes[2] = torch.rand(SHAPE)
+    voxels = np.stack(volumes, -1)
+    path = write_volume("B_all.nii.gz", voxels[..., None, :] if vectors else voxels, AFFINE)
+    item, options = {"image": str(path), "case": "B"}, {}
+    if by == "dataset.json":
+        voxels = np.delete(voxels, 2, -1)
+        write_volume("B_all.nii.gz", voxels[..., None, :] if vectors else voxels, AFFINE)
+        names = {"0": "FLAIR", "1": "T2w", "2": "T1w"}
+        path.with_name(by).write_text(json.dumps({"modality": names}))
+    elif by == "item":
+        item["channel_order"] = order
+    else:
+        options["channel_order"] = order
+    with caplog.at_level(logging.INFO, "bundle"):
+        item = LoadModalitiesd("image", BRATS_MODALITIES, **options)(item)
+    said = {"dataset.json": "flair, t2, t1, by its dataset.json"}
+    assert said.get(by, "flair, t2, (left out), t1, by channel_order") in caplog.text
+    assert "counts as absent" not in caplog.text
     assert torch.equal(item["image"], from_dict["image"])
     assert torch.equal(item["present"], from_dict["present"])
     assert np.array_equal(item["image"].affine, AFFINE)
@@ -192,7 +215,7 @@ def test_voxels_that_are_no_numbers_are_refused(write_volume, bad):
         load({"t1": write_volume("A_t1.nii.gz", voxels)}, "A")
     four = np.stack([voxels] * 4, axis=-1)
     with pytest.raises(CaseError, match=r"case A: A\.nii\.gz holds 4 voxels that are NaN or inf"):
-        load(write_volume("A.nii.gz", four), "A")
+        load(write_volume("A.nii.gz", four), "A", channel_order=BRATS_MODALITIES)
 
 
 def test_a_case_with_nothing_but_constants_is_refused(write_volume):
@@ -201,13 +224,108 @@ def test_a_case_with_nothing_but_constants_is_refused(write_volume):
         load({"t1": blank}, "A")
 
 
-@pytest.mark.parametrize("shape", [(4, 5, 6, 3), (4, 5, 6, 4, 2)])
-def test_a_4d_file_of_another_length_is_refused(write_volume, shape):
+@pytest.mark.parametrize(
+    ("shape", "text"),
+    [
+        ((4, 5, 6, 3), "holds 3 volumes, .* expected 4, one for each of"),
+        ((4, 5, 6, 1, 5), "holds 5 volumes, .* expected 4, one for each of"),
+        ((4, 5, 6, 4, 2), "must be one 3D volume, or volumes along one more dimension"),
+    ],
+)
+def test_a_4d_file_of_another_length_is_refused(write_volume, shape, text):
     path = write_volume("A.nii.gz", np.ones(shape, np.float32))
+    with pytest.raises(CaseError, match=rf"case A: A\.nii\.gz {text}"):
+        load(path, "A", channel_order=BRATS_MODALITIES)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_the_order_in_a_4d_file_is_never_guessed(write_volume, count):
+    path = write_volume("A.nii.gz", np.random.rand(*SHAPE, count).astype(np.float32))
     with pytest.raises(
-        CaseError, match=r"case A: A\.nii\.gz must have 4 dimensions, the last of length 4"
+        CaseError, match=rf"A\.nii\.gz holds {count} volumes, and nothing says which"
     ):
         load(path, "A")
+
+
+def test_an_order_that_names_no_modality_is_refused_by_who_gave_it(write_volume):
+    with pytest.raises(ValueError, match="loading: channel_order: unknown modality 'pet'"):
+        LoadModalitiesd("image", BRATS_MODALITIES, channel_order=["pet"])
+    path = write_volume("A.nii.gz", np.random.rand(*SHAPE, 2).astype(np.float32))
+    with pytest.raises(ValueError, match="case A: channel_order must be a list"):
+        LoadModalitiesd("image", BRATS_MODALITIES)({"image": path, "channel_order": "t1,t2"})
+
+
+def test_a_4d_file_with_a_volume_of_one_value_says_that_it_counts_as_absent(write_volume, caplog):
+    voxels = np.random.rand(*SHAPE, 2).astype(np.float32)
+    voxels[..., 1] = 5
+    item = load(write_volume("A.nii.gz", voxels), "A", channel_order=["t1", "flair"])
+    assert item["present"].tolist() == [True, False, False, False]
+    assert "constant everywhere, so 'flair' counts as absent" in caplog.text
+
+
+@pytest.fixture
+def head(write_volume):
+    """Give head(flair=0.0): paths of T1 and FLAIR, noisy balls; `flair` is around that of FLAIR."""
+
+    def write(flair=0.0):
+        ball = np.linalg.norm(np.indices((40, 40, 40)) - 19.5, axis=0) < 16
+        files = {}
+        for seed, (name, air) in enumerate({"t1": 0.0, "flair": flair}.items()):
+            noise = np.random.default_rng(seed).uniform(1, 2, ball.shape)
+            voxels = np.where(ball, noise, air).astype(np.float32)
+            files[name] = write_volume(f"H/H_{name}.nii", voxels, np.diag([3, 3, 3, 1]))
+        return files
+
+    return write
+
+
+@pytest.mark.parametrize("form", ["folder", "file", "list", "dict", "4D"])
+def test_a_case_that_nobody_has_checked_is_warned_of_or_refused(head, write_volume, caplog, form):
+    files = head(flair=0.5)
+    four = np.stack([nib.load(path).get_fdata(dtype=np.float32) for path in files.values()], -1)
+    sources = {"folder": files["t1"].parent, "file": files["t1"], "dict": files}
+    sources |= {
+        "list": list(files.values()),
+        "4D": write_volume("four.nii", four, np.diag([3, 3, 3, 1])),
+    }
+    options = {"channel_order": ["t1", "flair"]} if form == "4D" else {}
+    item = load(sources[form], "H", odd="warn", **options)
+    assert item["present"].tolist() == [True, False, False, True]
+    assert "case H: flair: hardly any voxel is 0 (background" in caplog.text
+    assert "case H: t1" not in caplog.text
+    assert "result" not in item
+    with pytest.raises(CaseError, match=r"case H: flair: hardly any voxel is 0 .*Strip the skull"):
+        load(sources[form], "H", odd="refuse", **options)
+
+
+def test_a_good_case_is_neither_warned_of_nor_refused(head, caplog):
+    load(head(), "H", odd="refuse")
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize(
+    ("odd", "item"), [("ignore", {}), ("warn", {"checked": True}), ("refuse", {"checked": True})]
+)
+def test_a_case_that_was_checked_is_not_measured_again(head, monkeypatch, odd, item):
+    monkeypatch.setattr("bundle.transforms.load.CaseMeter", None)
+    loader = LoadModalitiesd("image", BRATS_MODALITIES, odd=odd)
+    assert loader({"image": head(flair=0.5), "case": "H", **item})["present"].any()
+
+
+def test_equal_scans_are_refused_also_where_others_are_warned_of(head, write_volume):
+    files = head()
+    copy = nib.load(files["t1"]).get_fdata(dtype=np.float32)
+    files["t2"] = write_volume("H/H_t2.nii", copy * 2, np.diag([3, 3, 3, 1]))
+    with pytest.raises(CaseError, match=r"case H: t1 and t2: .*H_t1\.nii and .*H_t2\.nii\."):
+        load(files, "H", odd="warn")
+    stacked = np.stack([copy, copy], -1)
+    with pytest.raises(CaseError, match=r"t1 and t2: they hold .* Read from \S*four\.nii\.$"):
+        load(write_volume("four.nii", stacked), "H", odd="warn", channel_order=["t1", "t2"])
+
+
+def test_another_word_than_the_three_is_refused():
+    with pytest.raises(ValueError, match="odd: expected 'warn', 'refuse' or 'ignore', got 'no'"):
+        LoadModalitiesd("image", BRATS_MODALITIES, odd="no")
 
 
 @pytest.mark.parametrize("damage", [b"", b"\xff" * 1000], ids=["cut", "overwritten"])
@@ -217,7 +335,7 @@ def test_a_damaged_4d_file_is_a_case_error(write_volume, damage):
     sound = packer.compress(path.read_bytes()[:50_000]) + packer.flush(zlib.Z_FULL_FLUSH)
     path.with_suffix(".nii.gz").write_bytes(sound + damage)
     with pytest.raises(CaseError, match=r"case A: .*A\.nii\.gz cannot be read"):
-        load(path.with_suffix(".nii.gz"), "A")
+        load(path.with_suffix(".nii.gz"), "A", channel_order=BRATS_MODALITIES)
 
 
 def test_a_4d_file_without_usable_affine_is_refused_as_3d_ones_are(write_volume):
@@ -225,7 +343,7 @@ def test_a_4d_file_without_usable_affine_is_refused_as_3d_ones_are(write_volume)
     flat[:, 1] = flat[:, 0]
     path = write_volume("A.nii.gz", np.random.rand(4, 5, 6, 4).astype(np.float32), flat)
     with pytest.raises(CaseError, match=r"case A: A\.nii\.gz has no usable affine"):
-        load(path, "A")
+        load(path, "A", channel_order=BRATS_MODALITIES)
 
 
 def test_a_file_without_a_telling_name_is_what_the_item_says(write_volume, from_dict):

@@ -62,9 +62,14 @@ def test_a_4d_file_with_a_channel_of_zeros(stock, reference, cases, tmp_path):
     stacked = np.stack([empty, voxels[0], empty, voxels[1]], -1).astype(np.float32)
     path = tmp_path / "four.nii.gz"
     nib.save(nib.Nifti1Image(stacked, volumes[0].affine), path)
+    order = {"channel_order": ["t1", "t1ce", "t2", "flair"]}
     with path.open("rb") as file:
-        image = stock.segment(files={"file": (path.name, file)})
+        image = stock.segment(order, files={"file": (path.name, file)})
     check(image, stock, reference, "Phantom_0001")
+    with path.open("rb") as file:
+        refused = stock.infer(files={"file": (path.name, file)})
+    assert refused.status_code == 422
+    assert "nothing says which modality each of them is" in refused.json()["detail"]
 
 
 def test_a_list_with_gaps_is_read_by_names(stock, reference):

@@ -43,7 +43,9 @@ def test_zeros_corners_and_median_are_exact():
     assert case.numbers == {
         "zeros t1n": 1 - 513 / 4096,
         "corners t1n": 1 / 64,
+        "border t1n": 1 / 256,
         "median t1n": 3.0,
+        "values t1n": 2.0,
     }
     assert list(case.volumes) == ["t1"]
 

@@ -13,6 +13,11 @@ ODD = {
     "head_large": {"extent": 321},
     "background": {"zeros t1": 0.24},
     "corners": {"zeros t1": 0.6, "corners t1": 0.06},
+    "border": {"zeros t1": 0.6, "border t1": 0.31},
+    "scalp": {"ring t1": 0.49},
+    "few_voxels": {"filled t1": 0.004},
+    "label_as_scan": {"values t1": 8},
+    "two_forms": {"forms label": 0.6},
     "masks": {"overlap t1": 0.79},
     "mirrored": {"mirror t1": 0.03},
     "t1_order": {"shell t1ce": 0.6},
@@ -29,12 +34,12 @@ ODD = {
     "label_outside": {"label outside": 0.03},
     "label_moved": {"label shift": 2, "label fit": 0.49},
     "oedema_dark": {"oedema flair": -0.1},
-    "same_file": {"equal volumes": 2},
+    "same_file": {"copy t1+t2": 0.9996},
 }
 
 
 def test_every_rule_about_one_case_has_a_number_here():
-    assert {*ODD, "same_scan"} == set(RULES)
+    assert {*ODD, "same_scan", "leak"} == set(RULES)
 
 
 @pytest.mark.parametrize("rule", ODD)
@@ -46,8 +51,8 @@ def test_what_was_not_measured_is_not_judged():
     assert judge("A", {}) == []
 
 
-def test_a_filled_volume_is_told_once_and_not_by_its_corners_again():
-    found = judge("A", {"zeros t1": 0.0, "corners t1": 1.0})
+def test_a_filled_volume_is_told_once_and_not_by_its_corners_or_border_again():
+    found = judge("A", {"zeros t1": 0.0, "corners t1": 1.0, "border t1": 1.0})
     assert [suspicion.rule for suspicion in found] == ["background"]
 
 
@@ -81,3 +86,20 @@ def test_counts_hold_cases_and_no_names():
         Suspicion("voxel_large", "B", 10.0),
     ]
     assert count_by_rule(found) == {"voxel_large": 1, "background": 2}
+
+
+def test_what_makes_a_result_wrong_is_refused_and_what_contrast_hints_at_is_not():
+    refused = {rule: found.refused for rule in ODD for found in judge("A", ODD[rule])}
+    assert {rule for rule, when in refused.items() if when == "always"} == {
+        "same_file",
+        "label_as_scan",
+    }
+    assert {rule for rule, when in refused.items() if when == "strict"} == {
+        *("voxel_small", "voxel_large", "head_small", "head_large", "two_forms"),
+        *("background", "corners", "border", "scalp", "few_voxels", "masks", "label_outside"),
+    }
+
+
+def test_a_copy_names_both_scans():
+    (found,) = judge("A", {"copy t1+t1ce": 1.0})
+    assert str(found).startswith("case A: t1 and t1ce: they hold the same voxels, stored alike or")

@@ -1,32 +1,100 @@
 from __future__ import annotations
 
-from bundle.data.plausibility.repeats import repeated_scans
+import numpy as np
+import pytest
+
+from bundle.data.plausibility.coarse import CoarseCase
+from bundle.data.plausibility.measured import Measured
+from bundle.data.plausibility.repeats import copy_numbers, repeated_scans
+
+
+def measured(**hashes: str) -> Measured:
+    return Measured(hashes=hashes)
+
+
+def read(**volumes: np.ndarray) -> Measured:
+    case = CoarseCase()
+    for name, voxels in volumes.items():
+        case.add(name, voxels.astype(np.float32))
+    return Measured(hashes=case.hashes, profiles=case.profiles)
+
+
+@pytest.fixture
+def scan():
+    """A noisy ball of 2 thousand whole numbers up to 400, and 0 around it."""
+    rng = np.random.default_rng(0)
+    ball = np.linalg.norm(np.indices((18, 18, 18)) - 8.5, axis=0) < 8
+    return np.where(ball, np.rint(rng.gamma(9, 20, ball.shape)).clip(1, 400), 0)
 
 
 def test_cases_that_share_scans_are_told_within_and_across_sections():
     found = repeated_scans(
         {
             "training": [
-                ("a", {"t1": "x", "t2": "y"}),
-                ("b", {"t1": "z"}),
-                ("c", {"t1": "z"}),
+                ("a", measured(t1="x", t2="y")),
+                ("b", measured(t1="z")),
+                ("c", measured(t1="z")),
             ],
-            "testing": [("d", {"t1": "x", "t2": "y", "flair": "w"})],
+            "testing": [("d", measured(t1="x", t2="y", flair="w"))],
         }
     )
     assert [(s.rule, s.case, s.measured, s.where) for s in found] == [
         ("same_scan", "c", 1.0, "training, as case b in training"),
-        ("same_scan", "d", 2.0, "testing, as case a in training"),
+        ("leak", "d", 2.0, "testing, as case a in training"),
     ]
-    assert str(found[1]).startswith(
-        "case d: testing, as case a in training: a scan is that of another case (same_scan: equal "
-        "volumes 2, expected at most 0.5). Keep one of the cases"
+    assert [s.refused for s in found] == ["never", "always"]
+    assert str(found[1]) == (
+        "case d: testing, as case a in training: a scan is that of a case in another section, so "
+        "scores would be too good (leak: equal volumes 2, expected at most 0.5). Keep one of the "
+        "cases, or both in one section, with the same 'patient'."
     )
 
 
 def test_one_file_twice_in_a_case_is_no_second_case():
-    assert repeated_scans({"training": [("a", {"t1": "x", "t2": "x"})]}) == []
+    assert repeated_scans({"training": [("a", measured(t1="x", t2="x"))]}) == []
 
 
 def test_cases_that_were_not_read_are_not_compared():
-    assert repeated_scans({"training": [("a", {}), ("b", {})]}) == []
+    assert repeated_scans({"training": [("a", measured()), ("b", measured())]}) == []
+
+
+@pytest.mark.parametrize(
+    "store",
+    [
+        lambda v: 0.1 * v,
+        lambda v: np.float32(1 / 3) * v,
+        lambda v: np.where(v, 7 * v - 1000, 0),
+        lambda v: np.where(v, np.maximum(np.rint(v * 255 / 400), 1), 0),
+        lambda v: np.pad(v[::-1], 3) * 2.5,
+    ],
+    ids=["tenths", "thirds", "offset", "eight bits", "turned and padded"],
+)
+def test_a_scan_that_was_stored_otherwise_is_known_again(scan, store):
+    both = {"training": [("a", read(t1=scan))], "validation": [("b", read(flair=store(scan)))]}
+    assert [(s.rule, s.case) for s in repeated_scans(both)] == [("leak", "b")]
+
+
+def test_another_scan_with_the_same_mask_and_noise_is_none(scan):
+    rng = np.random.default_rng(1)
+    inside = scan != 0
+    again = np.where(inside, np.rint(rng.gamma(9, 20, scan.shape)).clip(1, 400), 0)
+    shuffled = np.zeros_like(scan)
+    shuffled[inside] = scan[inside] + rng.integers(0, 60, np.count_nonzero(inside))
+    for other in (again, shuffled):
+        both = {"training": [("a", read(t1=scan))], "testing": [("b", read(t1=other))]}
+        assert repeated_scans(both) == []
+
+
+def test_two_scans_of_a_case_are_compared_voxel_by_voxel(scan):
+    noise = np.random.default_rng(2).normal(0, 10, scan.shape)
+    volumes = {
+        "t1": scan,
+        "t1ce": np.where(scan, np.rint(scan / 3) + 50, 0),
+        "t2": np.where(scan, scan + noise, 0),
+        "flair": np.where(np.arange(18) < 9, scan, 0),
+    }
+    numbers = copy_numbers(volumes, {name: name for name in volumes})
+    assert numbers["copy t1+t1ce"] > 0.9999
+    assert 0.97 < numbers["copy t1+t2"] < 0.9995
+    assert not any("flair" in name for name in numbers)
+    assert copy_numbers(volumes, {"t1": "x", "flair": "x"}) == {"copy t1+flair": 1.0}

@@ -18,3 +18,4 @@ def test_a_rule_is_odd_on_one_side_of_its_limit_only(name):
 def test_a_rule_says_why_its_limit_is_there_and_what_to_do(name):
     assert len(RULES[name].reason) > 20
     assert RULES[name].advice.endswith(".")
+    assert RULES[name].refused in ("always", "strict", "never")
