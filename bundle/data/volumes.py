@@ -16,6 +16,8 @@ import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError, SpatialImage
 
+from bundle.data.forms import NO_FORMS, Forms, read_forms
+
 _UNREADABLE = (
     OSError,
     EOFError,
@@ -39,10 +41,12 @@ class Grid:
     Args:
         shape: (D, H, W) voxels, the axes as stored.
         affine: (4, 4) float, voxel indices to millimetres.
+        forms: what the header says of it, for whatever is written on the same grid.
     """
 
     shape: tuple[int, ...]
     affine: np.ndarray
+    forms: Forms = NO_FORMS
 
     @property
     def spacing_mm(self) -> tuple[float, ...]:
@@ -170,14 +174,23 @@ def check_grids(grids: Mapping[Path, Grid], case: str, tolerance_mm: float = 0.1
             )
 
 
-def read_volume(path: str | Path, case: str) -> Volume:
+def read_volume(
+    path: str | Path, case: str, inspect: Callable[[SpatialImage], None] | None = None
+) -> Volume:
     """Read a file once, to its end: voxels, voxel grid and, where it is packed, the checksum.
+
+    Args:
+        path: a NIfTI file of 3 dimensions; further dimensions of length 1 are ignored.
+        case: the case the file belongs to, for the message.
+        inspect: is handed the file's image before its voxels are used, and may refuse it.
 
     Raises:
         CaseError: as `read_grid`, and for a truncated or damaged file, NaN or infinite voxels.
     """
     path = Path(path)
     image = _read(path, case)
+    if inspect is not None:
+        inspect(image)
     grid = _grid_of(image, path, case)
     return Volume(_finite_voxels(image, path, case).reshape(grid.shape), grid)
 
@@ -207,7 +220,7 @@ def read_volumes(path: str | Path, case: str, count: int) -> Volume:
             f"one for each modality; got shape {shape}. Split it into one file for each modality."
         )
     voxels = np.ascontiguousarray(np.moveaxis(_finite_voxels(image, path, case), 3, 0))
-    return Volume(voxels, Grid(shape[:3], _affine_of(image, path, case)))
+    return Volume(voxels, Grid(shape[:3], _affine_of(image, path, case), read_forms(image)))
 
 
 def is_blank(voxels: np.ndarray) -> bool:
@@ -257,7 +270,7 @@ def _check_exists(path: Path, case: str) -> None:
 
 def _grid_of(image: SpatialImage, path: Path, case: str) -> Grid:
     shape = _shape_3d(tuple(int(n) for n in image.shape), path, case)
-    return Grid(shape, _affine_of(image, path, case))
+    return Grid(shape, _affine_of(image, path, case), read_forms(image))
 
 
 def _affine_of(image: SpatialImage, path: Path, case: str) -> np.ndarray:

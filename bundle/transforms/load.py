@@ -15,9 +15,17 @@ from monai.transforms import MapTransform
 
 from bundle.data.case_files import Files, find_files, is_4d, name_case
 from bundle.data.filenames import file_endings, split_name
-from bundle.data.volumes import CaseError, blank_warning, is_blank, read_case, read_volumes
+from bundle.data.volumes import (
+    CaseError,
+    Grid,
+    blank_warning,
+    is_blank,
+    read_case,
+    read_volumes,
+)
 from bundle.modalities import FILE_SUFFIXES, check_modalities
 from bundle.transforms.monai_label import answer, settle_format
+from bundle.transforms.outside import mark_nonzero
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +53,8 @@ class LoadModalitiesd(MapTransform):
         present_key: where `present` (M,) bool goes, True = available.
         copy_key: where a copy goes that stays as scanned, for pictures; None = no copy.
         modality_key: where an item may say what a single file is whose name does not.
+        nonzero_key: where (1, D, H, W) uint8 goes, on the grid of the files: bit m is set where
+            modality m is not exactly 0 (`bundle.transforms.outside`); None = nowhere.
     """
 
     def __init__(
@@ -55,6 +65,7 @@ class LoadModalitiesd(MapTransform):
         present_key: str = "present",
         copy_key: str | None = None,
         modality_key: str = "modality",
+        nonzero_key: str | None = "nonzero",
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
@@ -65,6 +76,7 @@ class LoadModalitiesd(MapTransform):
         self.present_key = present_key
         self.copy_key = copy_key
         self.modality_key = modality_key
+        self.nonzero_key = nonzero_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Load; also sets `case` where the item has none.
@@ -92,11 +104,11 @@ class LoadModalitiesd(MapTransform):
             case = item["case"] = str(item.get("case") or name_case(source, self.endings))
             settle_format(item, source)
             if is_4d(source, case):
-                voxels, affine = self._load_4d(Path(source), case)
+                voxels, grid = self._load_4d(Path(source), case)
             else:
                 source = self._named(source, item.get(self.modality_key))
                 files = find_files(source, self.modalities, case, self.endings)
-                voxels, affine = self._load_files(files, case)
+                voxels, grid = self._load_files(files, case)
             present = torch.from_numpy(voxels.reshape(len(voxels), -1).any(1))
             if not present.any():
                 raise CaseError(
@@ -104,11 +116,17 @@ class LoadModalitiesd(MapTransform):
                     "Take the case out of the list."
                 )
             # No `filename_or_obj`: MONAI's Spacingd would go on to update every `image_*` key.
-            meta = {"original_affine": torch.as_tensor(affine), "case": case}
-            item[key] = MetaTensor(
-                torch.from_numpy(voxels), affine=torch.as_tensor(affine), meta=meta
-            )
+            affine = torch.as_tensor(grid.affine)
+            # The forms are for what is written on this grid (`bundle.transforms.save`).
+            forms = {
+                "forms": torch.as_tensor(grid.forms.affines),
+                "form_codes": torch.as_tensor(grid.forms.codes),
+            }
+            meta = {"original_affine": affine, "case": case, **forms}
+            item[key] = MetaTensor(torch.from_numpy(voxels), affine=affine, meta=meta)
             item[self.present_key] = present
+            if self.nonzero_key is not None:
+                item[self.nonzero_key] = mark_nonzero(item[key])
             if self.copy_key is not None:
                 item[self.copy_key] = item[key].clone()
         return item
@@ -121,7 +139,7 @@ class LoadModalitiesd(MapTransform):
             return {modality: source}
         return source
 
-    def _load_files(self, files: Files, case: str) -> tuple[np.ndarray, np.ndarray]:
+    def _load_files(self, files: Files, case: str) -> tuple[np.ndarray, Grid]:
         volumes = read_case(files, case)
         for name in volumes.blank:
             logger.warning(blank_warning(case, name, files[name]))
@@ -130,16 +148,10 @@ class LoadModalitiesd(MapTransform):
             if name in volumes.voxels:
                 # Taken out, so that no volume is held twice.
                 voxels[channel] = volumes.voxels.pop(name)
-        return voxels, volumes.grid.affine
+        return voxels, volumes.grid
 
-    def _load_4d(self, path: Path, case: str) -> tuple[np.ndarray, np.ndarray]:
+    def _load_4d(self, path: Path, case: str) -> tuple[np.ndarray, Grid]:
         voxels, grid = read_volumes(path, case, len(self.modalities))
         for volume in voxels:
             volume[...] = 0 if is_blank(volume) else volume
-        return voxels, grid.affine
-
-
-def case_file_name(meta: Mapping[str, Any], saver: Any) -> dict[str, Any]:
-    """Name a written file after its case: SaveImaged's `output_name_formatter`."""
-    # The dot at the end stands for the one at which SaveImaged cuts the name off.
-    return {"subject": f"{meta.get('case', 'case')}.", "idx": None}
+        return voxels, grid

@@ -107,7 +107,7 @@ def test_written_label_overlays_the_input_exactly(
     turned = nib.as_closest_canonical(nib.Nifti1Image(labels, affine))
     spacing = [float(size) for size in turned.header.get_zooms()]
     files = segment(workflow, tiny | {"spacing": spacing}, tmp_path / "in", tmp_path, monkeypatch)
-    written = files["case_seg.nii.gz"]
+    written = files["case_pred.nii.gz"]
     assert written.get_data_dtype() == np.uint8
     np.testing.assert_allclose(written.affine, affine, atol=1e-5)
     np.testing.assert_array_equal(np.asanyarray(written.dataobj), labels)
@@ -118,7 +118,7 @@ def test_resampling_keeps_the_label_in_place(workflow, tiny, tmp_path, monkeypat
     labels = write_case(tmp_path / "in" / "case", GRIDS[grid])
     settings = tiny | {"spacing": [0.8, 0.8, 0.8]}
     files = segment(workflow, settings, tmp_path / "in", tmp_path, monkeypatch)
-    written = np.asanyarray(files["case_seg.nii.gz"].dataobj)
+    written = np.asanyarray(files["case_pred.nii.gz"].dataobj)
     assert written.shape == labels.shape
     overlap = 2 * ((written > 0) & (labels > 0)).sum() / ((written > 0).sum() + (labels > 0).sum())
     assert overlap > 0.95
@@ -135,7 +135,7 @@ def test_labels_follow_the_later_convention_unless_told_otherwise(
     source = tmp_path / "in"
     files = segment(workflow, settings, source, tmp_path, monkeypatch, written_labels=usual)
     expected = np.where(labels == 4, 3, labels)
-    np.testing.assert_array_equal(np.asanyarray(files["case_seg.nii.gz"].dataobj), expected)
+    np.testing.assert_array_equal(np.asanyarray(files["case_pred.nii.gz"].dataobj), expected)
 
 
 def test_small_regions_can_be_emptied(workflow, tiny, tmp_path, monkeypatch):
@@ -143,14 +143,14 @@ def test_small_regions_can_be_emptied(workflow, tiny, tmp_path, monkeypatch):
     settings = tiny | {"spacing": [1.0] * 3, "min_voxels": {"ET": int((labels == 4).sum()) + 1}}
     files = segment(workflow, settings, tmp_path / "in", tmp_path, monkeypatch)
     expected = np.where(labels == 4, 1, labels)
-    np.testing.assert_array_equal(np.asanyarray(files["case_seg.nii.gz"].dataobj), expected)
+    np.testing.assert_array_equal(np.asanyarray(files["case_pred.nii.gz"].dataobj), expected)
 
 
 def test_probabilities_are_written_only_when_asked(workflow, tiny, tmp_path, monkeypatch):
     labels = write_case(tmp_path / "in" / "case", GRIDS["LPS"])
     settings = tiny | {"spacing": [1.0] * 3}
     assert set(segment(workflow, settings, tmp_path / "in", tmp_path, monkeypatch)) == {
-        "case_seg.nii.gz"
+        "case_pred.nii.gz"
     }
     asked = settings | {"save_probabilities": True, "output_dir": str(tmp_path / "asked")}
     files = segment(workflow, asked, tmp_path / "in", tmp_path, monkeypatch)
@@ -166,7 +166,7 @@ def test_one_file_finds_its_siblings(workflow, tiny, tmp_path, monkeypatch):
     labels = write_case(tmp_path / "in" / "case", GRIDS["LPS"], missing=("t2",))
     source = tmp_path / "in" / "case" / "case_flair.nii.gz"
     files = segment(workflow, tiny | {"spacing": [1.0] * 3}, source, tmp_path, monkeypatch)
-    np.testing.assert_array_equal(np.asanyarray(files["case_seg.nii.gz"].dataobj), labels)
+    np.testing.assert_array_equal(np.asanyarray(files["case_pred.nii.gz"].dataobj), labels)
 
 
 def test_a_broken_case_costs_no_other(workflow, tiny, tmp_path, monkeypatch, capsys):
@@ -176,8 +176,8 @@ def test_a_broken_case_costs_no_other(workflow, tiny, tmp_path, monkeypatch, cap
     cut.write_bytes(cut.read_bytes()[:-2000])
     settings = tiny | {"spacing": [1.0] * 3}
     files = segment(workflow, settings, tmp_path / "in", tmp_path, monkeypatch)
-    assert set(files) == {"case_seg.nii.gz"}
-    np.testing.assert_array_equal(np.asanyarray(files["case_seg.nii.gz"].dataobj), labels)
+    assert set(files) == {"case_pred.nii.gz"}
+    np.testing.assert_array_equal(np.asanyarray(files["case_pred.nii.gz"].dataobj), labels)
     assert f"left out: case cut: {cut} cannot be read" in capsys.readouterr().out
     with pytest.raises(RuntimeError) as refused:
         segment(
@@ -226,13 +226,13 @@ def test_byproducts_overlay_the_input_and_leave_the_label_alone(
     spacing = [2.0] * 3 if resampled else [float(size) for size in turned.header.get_zooms()]
     settings = tiny | {"spacing": spacing, "roi_size": [24, 24, 16]}
     plain = untrained(workflow, settings, source, tmp_path / "plain", save_rebuilt="false")
-    assert set(plain) == {"case_seg.nii.gz"}
+    assert set(plain) == {"case_pred.nii.gz"}
     asked = {"save_rebuilt": "true", "save_uncertainty": True}
     files = untrained(workflow, settings, source, tmp_path / "asked", **asked)
-    assert set(files) == {"case_seg.nii.gz", *BYPRODUCTS}
-    label = plain["case_seg.nii.gz"]
+    assert set(files) == {"case_pred.nii.gz", *BYPRODUCTS}
+    label = plain["case_pred.nii.gz"]
     assert 0 < (voxels(label) != 0).mean() < 1
-    assert voxels(files["case_seg.nii.gz"]).tobytes() == voxels(label).tobytes()
+    assert voxels(files["case_pred.nii.gz"]).tobytes() == voxels(label).tobytes()
     for name in BYPRODUCTS:
         written = files[name]
         assert written.shape == labels.shape
@@ -282,7 +282,7 @@ def test_a_case_with_everything_present_has_nothing_rebuilt(workflow, tiny, tmp_
     write_case(source / "case", GRIDS["RAS"])
     write_case(source / "less", GRIDS["LPS"], missing=("t2",))
     files = untrained(workflow, tiny, source, tmp_path / "out", save_rebuilt=True)
-    assert set(files) == {"case_seg.nii.gz", "less_seg.nii.gz", "less_t2_rebuilt.nii.gz"}
+    assert set(files) == {"case_pred.nii.gz", "less_pred.nii.gz", "less_t2_rebuilt.nii.gz"}
     said = capsys.readouterr().out
     assert said.count("case case: nothing is missing, so nothing is rebuilt") == 1
     assert "case less: nothing is missing" not in said
@@ -306,7 +306,7 @@ def test_the_baseline_has_an_uncertainty_and_rebuilds_nothing(workflow, tiny, tm
     settings = tiny | {"handlers": [BYPRODUCTS_ALONE]}
     asked = {"save_uncertainty": True}
     files = untrained(workflow, settings, source, tmp_path / "out", overlay, **asked)
-    assert set(files) == {"case_seg.nii.gz", "case_uncertainty.nii.gz"}
+    assert set(files) == {"case_pred.nii.gz", "case_uncertainty.nii.gz"}
     assert voxels(files["case_uncertainty.nii.gz"]).max() > 0
     with pytest.raises(RuntimeError) as refused:
         untrained(workflow, settings, source, tmp_path / "out", overlay, save_rebuilt=True)
@@ -321,5 +321,5 @@ def test_a_host_that_runs_no_handlers_gets_its_label_all_the_same(
     labels = write_case(tmp_path / "in" / "case", GRIDS["LPS"], missing=("t2",))
     settings = tiny | {"spacing": [1.0] * 3, "save_rebuilt": True, "save_uncertainty": True}
     files = segment(workflow, settings, tmp_path / "in", tmp_path, monkeypatch)
-    assert set(files) == {"case_seg.nii.gz"}
-    np.testing.assert_array_equal(voxels(files["case_seg.nii.gz"]), labels)
+    assert set(files) == {"case_pred.nii.gz"}
+    np.testing.assert_array_equal(voxels(files["case_pred.nii.gz"]), labels)
