@@ -11,10 +11,7 @@ from monai.transforms.utils import generate_spatial_bounding_box
 from torch import Tensor, nn
 from torch.nn.utils import convert_conv3d_weight_memory_format
 
-from bundle.modalities import brain_mask, derive_presence, keep_only, plain
-
-# Logit outside the brain: probability 2e-9, and still finite in half precision.
-OUTSIDE_LOGIT = -20.0
+from bundle.modalities import OUTSIDE_LOGIT, derive_presence, empty_outside, keep_only, plain
 
 
 class PresenceInferer(Inferer):
@@ -113,7 +110,7 @@ class PresenceInferer(Inferer):
         shape = (*logits.shape[:2], *image.shape[2:])
         whole = torch.full(shape, OUTSIDE_LOGIT, dtype=logits.dtype, device=logits.device)
         whole[(..., *box)] = logits
-        return whole.masked_fill_(~brain_mask(image, present), OUTSIDE_LOGIT)
+        return empty_outside(whole, image, present)
 
     def _brain_box(self, image: Tensor) -> tuple[slice, ...]:
         start, end = generate_spatial_bounding_box(

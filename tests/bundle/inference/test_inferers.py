@@ -6,8 +6,8 @@ from monai.data import MetaTensor
 from monai.inferers import SimpleInferer, SlidingWindowInferer
 from torch import Tensor
 
-from bundle.inference.inferers import OUTSIDE_LOGIT, PresenceInferer
-from bundle.modalities import BRATS_MODALITIES, all_subsets, presence
+from bundle.inference.inferers import PresenceInferer
+from bundle.modalities import BRATS_MODALITIES, OUTSIDE_LOGIT, all_subsets, presence
 from bundle.networks.unet import UNet
 from bundle.networks.universal import UniversalNetwork
 
