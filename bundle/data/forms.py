@@ -40,6 +40,7 @@ def read_forms(image: SpatialImage) -> Forms:
     A quaternion that is none counts as a qform with code 0.
     """
     header = image.header
+    # The base of all of NIfTI's headers: of one file and of two, of version 1 and 2.
     if not isinstance(header, Nifti1Header):
         return NO_FORMS
     affines, codes = np.zeros((2, 4, 4)), []

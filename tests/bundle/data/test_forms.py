@@ -11,10 +11,11 @@ OTHER = AFFINE + np.array([[0, 0, 0, 5], [0, 0, 0, -20], [0, 0, 0, 1], [0, 0, 0,
 VOXELS = np.zeros((3, 4, 5), np.uint8)
 
 
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image, nib.Nifti1Pair])
 @pytest.mark.parametrize("codes", [(1, 2), (0, 4), (3, 0), (0, 0), (1, 1)])
 @pytest.mark.parametrize("unit", [0, 1, 2, 3])
-def test_a_new_volume_gets_both_forms_their_codes_and_the_unit(codes, unit):
-    source = nib.Nifti1Image(VOXELS, AFFINE)
+def test_a_new_volume_gets_both_forms_their_codes_and_the_unit(kind, codes, unit):
+    source = kind(VOXELS, AFFINE)
     source.set_sform(AFFINE if codes[1] else None, codes[1])
     source.set_qform(OTHER if codes[0] else None, codes[0])
     source.header["xyzt_units"] = unit + 8  # and seconds
