@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from contextlib import suppress
 
 import nibabel as nib
@@ -95,6 +96,8 @@ def test_of_several_files_the_first_in_order_gives_the_header(tmp_path):
 
 def test_a_4d_file_gives_its_forms_too(tmp_path):
     path = scan(tmp_path / "p.nii.gz", (4, 5, 6, 2), (shifted(20), 1), (AFFINE, 2))
+    order = {"name": "x", "modality": {"0": "t1", "1": "t2"}, "training": [], "test": [path.name]}
+    (tmp_path / "dataset.json").write_text(json.dumps(order))
     written = nib.load(save(loaded(path)[:1], tmp_path))
     np.testing.assert_allclose(written.get_qform(), shifted(20), atol=1e-5)
 
