@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from monai.config import NdarrayOrTensor, PathLike
 from monai.data import NibabelWriter
 
@@ -134,5 +135,6 @@ def _forms_of(meta: Mapping[str, Any]) -> Forms:
     names = ("forms", "form_codes", "affine", "original_affine")
     if any(meta.get(name) is None for name in names):
         return NO_FORMS
-    affines, codes, now, loaded = (np.asarray(meta[name]) for name in names)
+    # A host may have moved the metadata to a GPU.
+    affines, codes, now, loaded = (torch.as_tensor(meta[name]).cpu().numpy() for name in names)
     return Forms(affines, codes) if np.allclose(now, loaded, atol=1e-3) else NO_FORMS
