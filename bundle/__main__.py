@@ -294,6 +294,17 @@ def export(
     print(f"wrote {path}")
 
 
+def accept(path: str) -> None:
+    """Say that an expert has corrected a segmentation of ours, so that it may serve as label.
+
+    Args:
+        path: the file, whose header then says so in place of naming this program.
+    """
+    from bundle.data.marks import accept as accept_file
+
+    print(f"{path}: accepted, it was {accept_file(str(path))!r}")
+
+
 def label(
     output_dir: PathText = "runs/label",
     weights: PathText | None = None,
@@ -351,6 +362,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "features": features,
     "package": package,
     "export": export,
+    "accept": accept,
     "label": label,
     "settings": settings,
 }

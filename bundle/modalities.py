@@ -29,6 +29,9 @@ FILE_SUFFIXES: Mapping[str, tuple[str, ...]] = {
 }
 LABEL_SUFFIXES = ("seg", "segm", "label")
 
+# Logit outside the brain: probability 2e-9, and still finite in half precision.
+OUTSIDE_LOGIT = -20.0
+
 # The order in which RFNet, mmFormer and their successors print the 15 subsets, and their row order.
 _PAPER_ROWS = ("flair", "t1", "t1ce", "t2")
 _PAPER_SUBSETS = (
@@ -232,6 +235,20 @@ def brain_mask(image: Tensor, present: Tensor) -> Tensor:
         (B, 1, D, H, W) bool, True = inside the brain.
     """
     return ((image != 0) & present[:, :, None, None, None]).any(1, keepdim=True)
+
+
+def empty_outside(logits: Tensor, image: Tensor, present: Tensor) -> Tensor:
+    """Say "background" wherever every present modality is exactly 0: nothing was scanned there.
+
+    Args:
+        logits: (B, R, D, H, W) region logits.
+        image: (B, M, D, H, W), exactly 0 outside the brain; an absent modality may hold anything.
+        present: (B, M) bool, True = available.
+
+    Returns:
+        (B, R, D, H, W), -20 outside the brain, the same inside.
+    """
+    return logits.masked_fill(~brain_mask(image, present), OUTSIDE_LOGIT)
 
 
 def fill_in(image: Tensor, rebuilt: Tensor, present: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from bundle.benchmark.provenance import code_digest
 from bundle.data.datalist import load_datalist, write_datalist
 from bundle.evaluation.tables import markdown
 from bundle.methods.universal.distribution import KINDS
-from bundle.modalities import BRATS_MODALITIES, plain, presence
+from bundle.modalities import BRATS_MODALITIES, fill_in, plain, presence
 from bundle.phantom import PRETRAINING_PATCHES
 from bundle.training.datasets import CaseSubsets, labelled_cases
 from bundle.training.weights import load_weights
@@ -124,7 +124,9 @@ def score_network(
     scores: dict[str, list[float]] = {name: [] for name in names}
     for case in cases:
         image = plain(torch.as_tensor(case["image"]))
-        rebuilt = inferer(image[None], network.eval(), present=present)[0, target]
+        answer = inferer(image[None], network.eval(), present=present)
+        # As deployed: 0 where nothing was given, for which the inferer has no z-scores.
+        rebuilt = fill_in(image[None], answer, present)[0, target]
         brain = (image != 0).any(0)
         found = quality(rebuilt, image[target], brain)
         constant = quality(torch.zeros_like(rebuilt), image[target], brain)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -11,6 +10,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 from nibabel.spatialimages import SpatialImage
+
+from bundle.data.forms import NO_FORMS, Forms, read_forms
 
 # Edges in mm that no scanner of the living has: in metres a voxel has 0.001, in micrometres 1000.
 _LEAST_EDGE_MM, _LARGEST_EDGE_MM = 0.02, 50.0
@@ -31,18 +32,27 @@ class Grid:
     Args:
         shape: (D, H, W) voxels, the axes as stored.
         affine: (4, 4) float, voxel indices to millimetres.
-        forms_mm: how far apart the header's qform and sform put a corner voxel, in millimetres;
-            0 = it has only one of them. `affine` is the sform then.
+        forms: what the header says of it, for whatever is written on the same grid.
     """
 
     shape: tuple[int, ...]
     affine: np.ndarray
-    forms_mm: float = 0.0
+    forms: Forms = NO_FORMS
 
     @property
     def spacing_mm(self) -> tuple[float, ...]:
         """The voxel size along each stored axis, in millimetres."""
         return tuple(float(size) for size in nib.affines.voxel_sizes(self.affine))
+
+    @property
+    def forms_mm(self) -> float:
+        """How far apart qform and sform put a corner voxel, in millimetres; `affine` is the sform.
+
+        0 = the header has only one of them.
+        """
+        qform, sform = self.forms.affines
+        is_both = min(self.forms.codes[:2]) > 0
+        return corner_distance_mm(self.shape, qform, sform) if is_both else 0.0
 
 
 def check_grids(grids: Mapping[Path, Grid], case: str, tolerance_mm: float = 0.1) -> None:
@@ -104,7 +114,7 @@ def shared_grid(image: SpatialImage, path: Path, case: str) -> Grid:
     shape, _ = shape_of(image, path, case)
     check_numbers(image, path, case)
     affine = _affine_of(image, path, case)
-    return Grid(shape, affine, _forms_mm(image, shape))
+    return Grid(shape, affine, read_forms(image))
 
 
 def shape_of(image: SpatialImage, path: Path, case: str) -> tuple[tuple[int, ...], int]:
@@ -189,19 +199,6 @@ def _unit_of(image: SpatialImage) -> str:
         return str(image.header.get_xyzt_units()[0])
     except (AttributeError, KeyError):  # another format, or a code that NIfTI does not know
         return "unknown"
-
-
-def _forms_mm(image: SpatialImage, shape: tuple[int, ...]) -> float:
-    if not isinstance(image, nib.Nifti1Pair):  # Nifti2 is one, too
-        return 0.0
-    if min(int(image.header["qform_code"]), int(image.header["sform_code"])) <= 0:
-        return 0.0
-    try:
-        qform = image.header.get_qform()
-    except (ValueError, nib.spatialimages.HeaderDataError):
-        return 0.0  # no rotation: nobody can use it
-    distance_mm = corner_distance_mm(shape, qform, image.header.get_sform())
-    return distance_mm if math.isfinite(distance_mm) else 0.0
 
 
 def _grid_message(

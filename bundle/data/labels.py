@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from nibabel.spatialimages import SpatialImage
 
+from bundle.data.marks import description_of, is_marked
 from bundle.data.volumes import CaseError, Grid, read_volume
 
 # BraTS wrote the enhancing tumour as 4 until 2021 and as 3 from 2023 on.
@@ -44,11 +47,11 @@ def read_labels(
             strings, as JSON writes them.
 
     Raises:
-        CaseError: as `read_volume`; values that are no whole numbers, or neither background, known
-            nor aliased; an alias and its target in one file.
+        CaseError: as `read_volume`; a file that inference wrote; values that are no whole numbers,
+            or neither background, known nor aliased; an alias and its target in one file.
     """
     path = Path(path)
-    volume = read_volume(path, case)
+    volume = read_volume(path, case, lambda image: _check_mark(image, path, case))
     integers = _whole_numbers(volume.voxels, path, case)
     renamed = {int(source): int(target) for source, target in (aliases or {}).items()}
     counts = count_labels(integers)
@@ -70,6 +73,16 @@ def count_labels(integers: np.ndarray) -> dict[int, int]:
     else:
         pairs = zip(*np.unique(integers, return_counts=True), strict=True)
     return {int(value): int(count) for value, count in pairs if value != 0}
+
+
+def _check_mark(image: SpatialImage, path: Path, case: str) -> None:
+    description = description_of(image)
+    if is_marked(description):
+        raise CaseError(
+            f"case {case}: {path.name} is no ground truth, its header says {description!r}. "
+            "Give the expert's file. If an expert has corrected this one, say so once: "
+            f"python -m bundle accept {shlex.quote(str(path))}"
+        )
 
 
 def _whole_numbers(voxels: np.ndarray, path: Path, case: str) -> np.ndarray:

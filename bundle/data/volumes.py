@@ -129,14 +129,23 @@ def read_grid(path: str | Path, case: str) -> Grid:
     return grid_of(_open(Path(path), case), Path(path), case)
 
 
-def read_volume(path: str | Path, case: str) -> Volume:
+def read_volume(
+    path: str | Path, case: str, inspect: Callable[[SpatialImage], None] | None = None
+) -> Volume:
     """Read a file once, to its end: voxels, voxel grid and, where it is packed, the checksum.
+
+    Args:
+        path: a NIfTI file of 3 dimensions; further dimensions of length 1 are ignored.
+        case: the case the file belongs to, for the message.
+        inspect: is handed the file's image before its voxels are used, and may refuse it.
 
     Raises:
         CaseError: as `read_grid`, and for a truncated or damaged file, NaN or infinite voxels.
     """
     path = Path(path)
     image = _read(path, case)
+    if inspect is not None:
+        inspect(image)
     grid = grid_of(image, path, case)
     return Volume(_finite_voxels(image, path, case).reshape(grid.shape), grid)
 

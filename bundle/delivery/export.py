@@ -10,12 +10,40 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from bundle.atomic import written_atomically
+from bundle.modalities import derive_presence, empty_outside
 
 SUFFIXES = (".onnx", ".pt2")
+
+
+class DeployedNetwork(nn.Module):
+    """A network that answers "background" where nothing was scanned, as our inference does.
+
+    Its answer for a voxel outside depends on this voxel alone, so that it holds for windows, too.
+
+    Args:
+        network: called as `network(image, present)`.
+        image_only: True = presence is read off the image, which is then a whole case.
+    """
+
+    def __init__(self, network: nn.Module, image_only: bool = False) -> None:
+        super().__init__()
+        self.network = network
+        self.image_only = image_only
+
+    def forward(self, image: Tensor, present: Tensor | None = None) -> Tensor:
+        """Predict region logits (B, R, D, H, W); -20 where every present modality is 0.
+
+        Args:
+            image: (B, M, D, H, W) z-scores, exactly 0 outside the brain.
+            present: (B, M) bool, True = available; not given to a network of the image alone.
+        """
+        if self.image_only:
+            return empty_outside(self.network(image), image, derive_presence(image))
+        return empty_outside(self.network(image, present), image, present)
 
 
 def export_program(
@@ -33,7 +61,8 @@ def export_program(
 
     Returns:
         A program of `image` (B, M, D, H, W) float32 and, unless `image_only`, `present` (B, M)
-        bool, True = available. It gives region logits (B, R, D, H, W).
+        bool, True = available. It gives region logits (B, R, D, H, W), -20 wherever every present
+        modality is exactly 0.
 
     Raises:
         ValueError: PyTorch cannot make one graph of the network.
@@ -44,13 +73,14 @@ def export_program(
     present[1, 0] = False
     batch, sides = Dim("batch"), (Dim("depth", min=2), Dim("height", min=2), Dim("width", min=2))
     sizes = {0: batch} | {axis: multiple * side for axis, side in enumerate(sides, 2)}
+    deployed = DeployedNetwork(network, image_only).eval()
     try:
         with torch.no_grad():
             if image_only:
                 image[1, 0] = 0
-                return torch.export.export(network.eval(), (image,), dynamic_shapes=(sizes,))
+                return torch.export.export(deployed, (image,), dynamic_shapes=(sizes,))
             shapes = (sizes, {0: batch})
-            return torch.export.export(network.eval(), (image, present), dynamic_shapes=shapes)
+            return torch.export.export(deployed, (image, present), dynamic_shapes=shapes)
     except RuntimeError as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(

@@ -39,7 +39,7 @@ def complete(
     """
     if bool(present.all()):
         return image
-    # The inferer's box holds the brain: of what it fills in outside the box nothing is left.
+    # What the inferer gives outside the brain are no z-scores, and none of it is left.
     return fill_in(image, inferer(image, autoencoder, present=present), present)
 
 
@@ -109,8 +109,8 @@ class ExtraOutputs:
 
     `rebuilt` (B, M, D, H, W) is `complete`'s answer, `uncertainty` (B, 1, D, H, W) that of
     `disagreement`; a network without an autoencoder gives the latter without the completed case.
-    The evaluator's inferer must be a `PresenceInferer`. Both lie on the network's grid; where the
-    postprocessing resamples them to the input's, the brain's edge is blurred by up to a voxel.
+    The evaluator's inferer must be a `PresenceInferer`. Both lie on the network's grid; the
+    postprocessing brings them to the input's, and empties them outside the scans again.
 
     Args:
         rebuilt: True = add the rebuilt modalities; one more pass where something is missing.
@@ -210,14 +210,3 @@ class SplitAbsentd(MapTransform):
                     meta={**volumes.meta, "modality": name},
                 )
         return item
-
-
-def extra_output_file_name(meta: Mapping[str, Any], saver: Any) -> dict[str, Any]:
-    """Name a file after its case and, if it shows a single one, its modality: for SaveImaged.
-
-    The modality never comes last in the finished name, `<case>_t1_rebuilt.nii.gz`: a file that ends
-    in `_t1.nii.gz` would be found as a scan the next time somebody reads its folder.
-    """
-    parts = [str(meta["case"]), *([meta["modality"]] if "modality" in meta else [])]
-    # SaveImaged cuts off what follows the last dot, and there may be one in a case's name.
-    return {"subject": "_".join(parts) + ".", "idx": None}

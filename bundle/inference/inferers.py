@@ -11,10 +11,7 @@ from monai.transforms.utils import generate_spatial_bounding_box
 from torch import Tensor, nn
 from torch.nn.utils import convert_conv3d_weight_memory_format
 
-from bundle.modalities import derive_presence, keep_only, plain
-
-# Logit outside the brain's box: probability 2e-9, and still finite in half precision.
-OUTSIDE_LOGIT = -20.0
+from bundle.modalities import OUTSIDE_LOGIT, derive_presence, empty_outside, keep_only, plain
 
 
 class PresenceInferer(Inferer):
@@ -22,6 +19,8 @@ class PresenceInferer(Inferer):
 
     A window of a scanned modality may be all zero, so presence must never be guessed from a window;
     and MONAI Label hands over the image alone, so the inferer is the last place that sees the case.
+    Where every present modality is exactly 0 nothing was scanned, and whatever the network says of
+    it, the answer is background: for every network, in validation as in inference.
 
     Args:
         inferer: what runs inside the box, e.g. MONAI's SlidingWindowInferer.
@@ -67,7 +66,7 @@ class PresenceInferer(Inferer):
             present: (B, M) bool, True = available; None = every channel that is not all zero.
 
         Returns:
-            (B, R, D, H, W) logits; -20 outside the brain's box.
+            (B, R, D, H, W) logits; -20 wherever every present modality is exactly 0.
 
         Raises:
             ValueError: a case with nothing present.
@@ -111,7 +110,7 @@ class PresenceInferer(Inferer):
         shape = (*logits.shape[:2], *image.shape[2:])
         whole = torch.full(shape, OUTSIDE_LOGIT, dtype=logits.dtype, device=logits.device)
         whole[(..., *box)] = logits
-        return whole
+        return empty_outside(whole, image, present)
 
     def _brain_box(self, image: Tensor) -> tuple[slice, ...]:
         start, end = generate_spatial_bounding_box(

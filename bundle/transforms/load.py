@@ -30,6 +30,7 @@ from bundle.data.volumes import (
 )
 from bundle.modalities import FILE_SUFFIXES, check_modalities
 from bundle.transforms.monai_label import answer, settle_format, tell
+from bundle.transforms.outside import mark_nonzero
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +68,8 @@ class LoadModalitiesd(MapTransform):
             that breaks a rule of `bundle.data.plausibility`: "warn", also in a server's answer;
             "refuse" where no result can be right; "ignore" = nothing is measured, as in training,
             where the datalist was checked.
+        nonzero_key: where (1, D, H, W) uint8 goes, on the grid of the files: bit m is set where
+            modality m is not exactly 0 (`bundle.transforms.outside`); None = nowhere.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class LoadModalitiesd(MapTransform):
         present_key: str = "present",
         copy_key: str | None = None,
         modality_key: str = "modality",
+        nonzero_key: str | None = "nonzero",
         allow_missing_keys: bool = False,
         channel_order: Sequence[str | None] | None = None,
         odd: Literal["warn", "refuse", "ignore"] = "ignore",
@@ -97,6 +101,7 @@ class LoadModalitiesd(MapTransform):
             if channel_order is None
             else check_order(channel_order, self.modalities, "loading")
         )
+        self.nonzero_key = nonzero_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Load; also sets `case` where the item has none.
@@ -138,7 +143,7 @@ class LoadModalitiesd(MapTransform):
                 logger.warning(blank_warning(case, name, files[name]))
             if meter and volumes.voxels:
                 tell(item, self._judge(meter, volumes, files, case))
-            voxels, affine = self._stack(volumes), volumes.grid.affine
+            voxels, grid = self._stack(volumes), volumes.grid
             present = torch.from_numpy(voxels.reshape(len(voxels), -1).any(1))
             if not present.any():
                 raise CaseError(
@@ -146,11 +151,17 @@ class LoadModalitiesd(MapTransform):
                     "Take the case out of the list."
                 )
             # No `filename_or_obj`: MONAI's Spacingd would go on to update every `image_*` key.
-            meta = {"original_affine": torch.as_tensor(affine), "case": case}
-            item[key] = MetaTensor(
-                torch.from_numpy(voxels), affine=torch.as_tensor(affine), meta=meta
-            )
+            affine = torch.as_tensor(grid.affine)
+            # The forms are for what is written on this grid (`bundle.transforms.save`).
+            forms = {
+                "forms": torch.as_tensor(grid.forms.affines),
+                "form_codes": torch.as_tensor(grid.forms.codes),
+            }
+            meta = {"original_affine": affine, "case": case, **forms}
+            item[key] = MetaTensor(torch.from_numpy(voxels), affine=affine, meta=meta)
             item[self.present_key] = present
+            if self.nonzero_key is not None:
+                item[self.nonzero_key] = mark_nonzero(item[key])
             if self.copy_key is not None:
                 item[self.copy_key] = item[key].clone()
         return item
@@ -246,9 +257,3 @@ def _read_4d(
 def _letters(text: str) -> str:
     """Return the letters and digits of a word, in lower case."""
     return "".join(filter(str.isalnum, text)).lower()
-
-
-def case_file_name(meta: Mapping[str, Any], saver: Any) -> dict[str, Any]:
-    """Name a written file after its case: SaveImaged's `output_name_formatter`."""
-    # The dot at the end stands for the one at which SaveImaged cuts the name off.
-    return {"subject": f"{meta.get('case', 'case')}.", "idx": None}

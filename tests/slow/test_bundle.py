@@ -109,7 +109,7 @@ def test_demo_trains_evaluates_and_segments_from_a_foreign_folder(tmp_path):
     changed = {k: v for k, v in changed.items() if k not in ("max_epochs", "val_interval")}
     segmented = run_bundle(tmp_path, "inference.json", "demo.yaml", **changed)
     assert segmented.returncode == 0, segmented.stdout + segmented.stderr
-    assert len(list((tmp_path / "segmentations").glob("*_seg.nii.gz"))) == 8
+    assert len(list((tmp_path / "segmentations").glob("*_pred.nii.gz"))) == 8
 
 
 def test_missing_weights_are_said_in_one_sentence(tmp_path, phantom, tiny):

@@ -108,7 +108,7 @@ def test_they_run(document, count, at_home, capsys):
     assert ran == count
     if document == "README.md":
         written = {path.name for path in (at_home / "eval").iterdir()}
-        assert {"summary.json", "table.md", "p01_seg.nii.gz"} <= written
+        assert {"summary.json", "table.md", "p01_pred.nii.gz"} <= written
     else:
         sites = at_home / "data" / "brats2020" / "sites"
         assert len(list(sites.glob("*.json"))) >= 4

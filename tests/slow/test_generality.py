@@ -51,7 +51,7 @@ def test_other_vocabularies_train_evaluate_and_segment(
     infer = workflow(["inference.json"], "infer", **(settings | {"dataset_dir": str(datalist)}))
     infer.run()
     infer.finalize()
-    files = list(Path(settings["output_dir"]).glob("*_seg.nii.gz"))
+    files = list(Path(settings["output_dir"]).glob("*_pred.nii.gz"))
     assert len(files) == 2
     written = {int(v) for f in files for v in np.unique(np.asanyarray(nib.load(f).dataobj))}
     # As the config says: a 4 is written as 3, whatever it stands for.

@@ -208,7 +208,7 @@ def test_what_was_trained_segments(workflow, tiny, phantom):
     assert run.check_properties() == []
     run.run()
     run.finalize()
-    assert len(list(Path(tiny["output_dir"]).glob("*_seg.nii.gz"))) == 2
+    assert len(list(Path(tiny["output_dir"]).glob("*_pred.nii.gz"))) == 2
 
 
 @pytest.mark.parametrize("options", [{"decouple": False}, {"reduction": "mean_where_shared"}])

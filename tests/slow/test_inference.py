@@ -90,6 +90,19 @@ def segment(workflow, settings, folder: Path, tmp_path: Path, monkeypatch, **mor
     return {path.name: nib.load(path) for path in Path(settings["output_dir"]).glob("*.nii.gz")}
 
 
+# Sees tumour everywhere, and says so for the rebuilt scans too.
+EAGER_NETWORK = """
+import torch
+
+class Eager(torch.nn.Module):
+    def forward(self, image, present=None):
+        return image.new_full((len(image), 3, *image.shape[2:]), 9.0)
+
+    def autoencoder(self, image, present):
+        return torch.full_like(image, 9.0)
+"""
+
+
 GRIDS = {
     "RAS": affine_of("RAS", (1, 1, 1)),
     "LPS": affine_of("LPS", (1, 1, 1)),
@@ -111,7 +124,7 @@ def test_written_label_overlays_the_input_exactly(
     turned = nib.as_closest_canonical(nib.Nifti1Image(labels, affine))
     spacing = [float(size) for size in turned.header.get_zooms()]
     files = segment(workflow, tiny | {"spacing": spacing}, tmp_path / "in", tmp_path, monkeypatch)
-    written = files["case_seg.nii.gz"]
+    written = files["case_pred.nii.gz"]
     assert written.get_data_dtype() == np.uint8
     np.testing.assert_allclose(written.affine, affine, atol=1e-5)
     np.testing.assert_array_equal(np.asanyarray(written.dataobj), labels)
@@ -122,12 +135,90 @@ def test_resampling_keeps_the_label_in_place(workflow, tiny, tmp_path, monkeypat
     labels = write_case(tmp_path / "in" / "case", GRIDS[grid])
     settings = tiny | {"spacing": [0.8, 0.8, 0.8]}
     files = segment(workflow, settings, tmp_path / "in", tmp_path, monkeypatch)
-    written = np.asanyarray(files["case_seg.nii.gz"].dataobj)
+    written = np.asanyarray(files["case_pred.nii.gz"].dataobj)
     assert written.shape == labels.shape
     overlap = 2 * ((written > 0) & (labels > 0)).sum() / ((written > 0).sum() + (labels > 0).sum())
     assert overlap > 0.95
     shift = [np.abs(np.argwhere(m > 0).mean(0)) for m in (written, labels)]
     np.testing.assert_allclose(*shift, atol=0.2)
+
+
+@pytest.mark.parametrize("grid", ODD_GRIDS)
+def test_nothing_is_written_outside_the_scans_whatever_a_network_says(
+    workflow, tiny, tmp_path, monkeypatch, grid
+):
+    folder = tmp_path / "in" / "case"
+    write_case(folder, GRIDS[grid], missing=("t2",))
+    (tmp_path / "eager_network.py").write_text(EAGER_NETWORK)
+    monkeypatch.syspath_prepend(tmp_path)
+    scans = [voxels(nib.load(path)) != 0 for path in folder.glob("*.nii.gz")]
+    inside = np.any(scans, axis=0)
+    asked = {"save_probabilities": True, "save_rebuilt": True, "save_uncertainty": True}
+    settings = {"network_def": {"_target_": "eager_network.Eager"}} | asked
+    extra = {"handlers": [BYPRODUCTS_ALONE], "spacing": [1.3, 0.7, 2.1]}
+    files = segment(workflow, tiny, tmp_path / "in", tmp_path, monkeypatch, **settings, **extra)
+    endings = ("pred", "probabilities", "t2_rebuilt", "uncertainty")
+    assert set(files) == {f"case_{ending}.nii.gz" for ending in endings}
+    for file in files.values():
+        found = voxels(file).reshape(*inside.shape, -1)
+        assert not found[~inside].any()
+    assert (voxels(files["case_pred.nii.gz"])[inside] != 0).mean() > 0.9
+
+
+def test_one_slice_stays_a_volume_and_both_forms_are_the_scan_s(
+    workflow, tiny, tmp_path, monkeypatch
+):
+    folder = tmp_path / "in" / "case"
+    labels = write_case(folder, GRIDS["LPS"])[:, :, 13:14]
+    moved = GRIDS["LPS"] + np.diag([20.0, 0, 0], 1)
+    for path in folder.glob("*.nii.gz"):
+        image = nib.load(path).slicer[:, :, 13:14]
+        image = nib.Nifti1Image(np.asanyarray(image.dataobj), image.affine)
+        image.set_sform(image.affine, 2)
+        image.set_qform(moved, 3)
+        nib.save(image, path)
+    settings = tiny | {"spacing": [1.0] * 3, "save_probabilities": True}
+    files = segment(workflow, settings, tmp_path / "in", tmp_path, monkeypatch)
+    given = nib.load(next(folder.glob("*.nii.gz")))
+    for name, shape in (("pred", labels.shape), ("probabilities", (*labels.shape, 3))):
+        written = files[f"case_{name}.nii.gz"]
+        assert written.shape == shape
+        for form, code in (("get_qform", 3), ("get_sform", 2)):
+            found, expected = (getattr(each, form)(coded=True) for each in (written, given))
+            assert found[1] == expected[1] == code
+            np.testing.assert_allclose(found[0], expected[0], atol=1e-5)
+    np.testing.assert_array_equal(voxels(files["case_pred.nii.gz"]), labels)
+
+
+def test_cases_of_one_name_are_kept_apart_and_what_is_there_is_kept(
+    workflow, tiny, tmp_path, monkeypatch
+):
+    labels = write_case(tmp_path / "in" / "case", GRIDS["RAS"])
+    write_case(tmp_path / "b" / "case", GRIDS["LPS"])
+    files = [str(tmp_path / place / "case" / "case_t1.nii.gz") for place in ("in", "b")]
+    items = [
+        {"case": f"{site}/p01", "image": {"t1": file}}
+        for site, file in zip(("a", "b"), files, strict=True)
+    ]
+    source = tmp_path / "two.json"
+    source.write_text(json.dumps({"testing": items}))
+    settings = tiny | {"spacing": [1.0] * 3}
+    written = segment(workflow, settings, source, tmp_path, monkeypatch)
+    assert set(written) == {"a_p01_pred.nii.gz", "b_p01_pred.nii.gz"}
+    np.testing.assert_array_equal(voxels(written["a_p01_pred.nii.gz"]), labels)
+    out = Path(tiny["output_dir"])
+    (out / "a_p01_pred.nii.gz").unlink()
+    (out / "b_p01_pred.nii.gz").write_bytes(b"an expert's")
+    with pytest.raises(RuntimeError) as refused:
+        segment(workflow, settings, source, tmp_path, monkeypatch)
+    assert "b_p01_pred.nii.gz is already there" in repr(refused.getrepr(style="native"))
+    assert (out / "b_p01_pred.nii.gz").read_bytes() == b"an expert's"
+    assert not (out / "a_p01_pred.nii.gz").exists()
+    source.write_text(json.dumps({"testing": [items[0], items[1] | {"case": "A:p01"}]}))
+    with pytest.raises(RuntimeError) as refused:
+        segment(workflow, settings, source, tmp_path, monkeypatch, output_dir=str(tmp_path / "no"))
+    assert "cases 'a/p01' and 'A:p01' would both" in repr(refused.getrepr(style="native"))
+    assert not list((tmp_path / "no").glob("*"))
 
 
 def test_labels_follow_the_later_convention_unless_told_otherwise(
@@ -139,7 +230,7 @@ def test_labels_follow_the_later_convention_unless_told_otherwise(
     source = tmp_path / "in"
     files = segment(workflow, settings, source, tmp_path, monkeypatch, written_labels=usual)
     expected = np.where(labels == 4, 3, labels)
-    np.testing.assert_array_equal(np.asanyarray(files["case_seg.nii.gz"].dataobj), expected)
+    np.testing.assert_array_equal(np.asanyarray(files["case_pred.nii.gz"].dataobj), expected)
 
 
 def test_small_regions_can_be_emptied(workflow, tiny, tmp_path, monkeypatch):
@@ -147,14 +238,14 @@ def test_small_regions_can_be_emptied(workflow, tiny, tmp_path, monkeypatch):
     settings = tiny | {"spacing": [1.0] * 3, "min_voxels": {"ET": int((labels == 4).sum()) + 1}}
     files = segment(workflow, settings, tmp_path / "in", tmp_path, monkeypatch)
     expected = np.where(labels == 4, 1, labels)
-    np.testing.assert_array_equal(np.asanyarray(files["case_seg.nii.gz"].dataobj), expected)
+    np.testing.assert_array_equal(np.asanyarray(files["case_pred.nii.gz"].dataobj), expected)
 
 
 def test_probabilities_are_written_only_when_asked(workflow, tiny, tmp_path, monkeypatch):
     labels = write_case(tmp_path / "in" / "case", GRIDS["LPS"])
     settings = tiny | {"spacing": [1.0] * 3}
     assert set(segment(workflow, settings, tmp_path / "in", tmp_path, monkeypatch)) == {
-        "case_seg.nii.gz"
+        "case_pred.nii.gz"
     }
     asked = settings | {"save_probabilities": True, "output_dir": str(tmp_path / "asked")}
     files = segment(workflow, asked, tmp_path / "in", tmp_path, monkeypatch)
@@ -170,7 +261,7 @@ def test_one_file_finds_its_siblings(workflow, tiny, tmp_path, monkeypatch):
     labels = write_case(tmp_path / "in" / "case", GRIDS["LPS"], missing=("t2",))
     source = tmp_path / "in" / "case" / "case_flair.nii.gz"
     files = segment(workflow, tiny | {"spacing": [1.0] * 3}, source, tmp_path, monkeypatch)
-    np.testing.assert_array_equal(np.asanyarray(files["case_seg.nii.gz"].dataobj), labels)
+    np.testing.assert_array_equal(np.asanyarray(files["case_pred.nii.gz"].dataobj), labels)
 
 
 def test_a_4d_file_is_segmented_in_the_order_that_its_dataset_json_says(
@@ -203,8 +294,8 @@ def test_a_broken_case_costs_no_other(workflow, tiny, tmp_path, monkeypatch, cap
     cut.write_bytes(cut.read_bytes()[:-2000])
     settings = tiny | {"spacing": [1.0] * 3}
     files = segment(workflow, settings, tmp_path / "in", tmp_path, monkeypatch)
-    assert set(files) == {"case_seg.nii.gz"}
-    np.testing.assert_array_equal(np.asanyarray(files["case_seg.nii.gz"].dataobj), labels)
+    assert set(files) == {"case_pred.nii.gz"}
+    np.testing.assert_array_equal(np.asanyarray(files["case_pred.nii.gz"].dataobj), labels)
     assert f"left out: case cut: {cut} cannot be read" in capsys.readouterr().out
     with pytest.raises(RuntimeError) as refused:
         segment(
@@ -253,13 +344,13 @@ def test_byproducts_overlay_the_input_and_leave_the_label_alone(
     spacing = [2.0] * 3 if resampled else [float(size) for size in turned.header.get_zooms()]
     settings = tiny | {"spacing": spacing, "roi_size": [24, 24, 16]}
     plain = untrained(workflow, settings, source, tmp_path / "plain", save_rebuilt="false")
-    assert set(plain) == {"case_seg.nii.gz"}
+    assert set(plain) == {"case_pred.nii.gz"}
     asked = {"save_rebuilt": "true", "save_uncertainty": True}
     files = untrained(workflow, settings, source, tmp_path / "asked", **asked)
-    assert set(files) == {"case_seg.nii.gz", *BYPRODUCTS}
-    label = plain["case_seg.nii.gz"]
+    assert set(files) == {"case_pred.nii.gz", *BYPRODUCTS}
+    label = plain["case_pred.nii.gz"]
     assert 0 < (voxels(label) != 0).mean() < 1
-    assert voxels(files["case_seg.nii.gz"]).tobytes() == voxels(label).tobytes()
+    assert voxels(files["case_pred.nii.gz"]).tobytes() == voxels(label).tobytes()
     for name in BYPRODUCTS:
         written = files[name]
         assert written.shape == labels.shape
@@ -310,7 +401,7 @@ def test_a_case_with_everything_present_has_nothing_rebuilt(workflow, tiny, tmp_
     write_case(source / "case", GRIDS["RAS"])
     write_case(source / "less", GRIDS["LPS"], missing=("t2",))
     files = untrained(workflow, tiny, source, tmp_path / "out", save_rebuilt=True)
-    assert set(files) == {"case_seg.nii.gz", "less_seg.nii.gz", "less_t2_rebuilt.nii.gz"}
+    assert set(files) == {"case_pred.nii.gz", "less_pred.nii.gz", "less_t2_rebuilt.nii.gz"}
     said = capsys.readouterr().out
     assert said.count("case case: nothing is missing, so nothing is rebuilt") == 1
     assert "case less: nothing is missing" not in said
@@ -322,7 +413,11 @@ def test_what_was_rebuilt_is_never_read_as_a_scan(workflow, tiny, tmp_path):
     asked = {"save_rebuilt": True, "save_uncertainty": True}
     first = untrained(workflow, tiny, source, source, **asked)
     before = {name: voxels(first[name]).copy() for name in BYPRODUCTS}
-    again = untrained(workflow, tiny, source, source, **asked)
+    with pytest.raises(RuntimeError) as refused:
+        untrained(workflow, tiny, source, source, **asked)
+    text = repr(refused.getrepr(style="native"))
+    assert "case_uncertainty.nii.gz, case_t1_rebuilt.nii.gz, ... (4 files) are already" in text
+    again = untrained(workflow, tiny, source, source, **asked, overwrite="true")
     assert set(again) == set(first)
     for name, values in before.items():
         np.testing.assert_array_equal(voxels(again[name]), values)
@@ -334,10 +429,10 @@ def test_the_baseline_has_an_uncertainty_and_rebuilds_nothing(workflow, tiny, tm
     settings = tiny | {"handlers": [BYPRODUCTS_ALONE]}
     asked = {"save_uncertainty": True}
     files = untrained(workflow, settings, source, tmp_path / "out", overlay, **asked)
-    assert set(files) == {"case_seg.nii.gz", "case_uncertainty.nii.gz"}
+    assert set(files) == {"case_pred.nii.gz", "case_uncertainty.nii.gz"}
     assert voxels(files["case_uncertainty.nii.gz"]).max() > 0
     with pytest.raises(RuntimeError) as refused:
-        untrained(workflow, settings, source, tmp_path / "out", overlay, save_rebuilt=True)
+        untrained(workflow, settings, source, tmp_path / "no", overlay, save_rebuilt=True)
     text = repr(refused.getrepr(style="native"))
     assert "save_rebuilt: expected a network with an autoencoder" in text
     assert "got a UNet" in text
@@ -349,5 +444,5 @@ def test_a_host_that_runs_no_handlers_gets_its_label_all_the_same(
     labels = write_case(tmp_path / "in" / "case", GRIDS["LPS"], missing=("t2",))
     settings = tiny | {"spacing": [1.0] * 3, "save_rebuilt": True, "save_uncertainty": True}
     files = segment(workflow, settings, tmp_path / "in", tmp_path, monkeypatch)
-    assert set(files) == {"case_seg.nii.gz"}
-    np.testing.assert_array_equal(voxels(files["case_seg.nii.gz"]), labels)
+    assert set(files) == {"case_pred.nii.gz"}
+    np.testing.assert_array_equal(voxels(files["case_pred.nii.gz"]), labels)

@@ -89,7 +89,7 @@ def test_what_was_trained_is_evaluated_and_segments(workflow, tiny, phantom):
     assert infer.check_properties() == []
     infer.run()
     infer.finalize()
-    assert len(list(Path(tiny["output_dir"]).glob("*_seg.nii.gz"))) == 2
+    assert len(list(Path(tiny["output_dir"]).glob("*_pred.nii.gz"))) == 2
     other = workflow([*NAMES, "evaluate.json"], "train", **(tiny | {"skips": "mean"}))
     with pytest.raises(RuntimeError) as refused:
         other.run()

@@ -93,7 +93,7 @@ def test_it_evaluates_where_it_lies_and_segments_from_elsewhere(unpacked, phanto
     assert json.loads((out / "summary.json").read_text())["cases"] == 2
     config = str(root / "configs" / "inference.json")
     run([*start, config, *places, str(phantom)], tmp_path / "elsewhere", root)
-    assert len(list(out.glob("*_seg.nii.gz"))) == 2
+    assert len(list(out.glob("*_pred.nii.gz"))) == 2
 
 
 def test_two_scans_are_enough_and_it_exports(unpacked, phantom, tmp_path):
@@ -106,7 +106,7 @@ def test_two_scans_are_enough_and_it_exports(unpacked, phantom, tmp_path):
     config = str(root / "configs" / "inference.json")
     command = ["-m", "monai.bundle", "run", "--config_file", config, "--dataset_dir", str(case)]
     run([*command, "--output_dir", "out"], tmp_path / "elsewhere", root)
-    written, scan = nib.load(tmp_path / "elsewhere/out/p01_seg.nii.gz"), nib.load(scans[0])
+    written, scan = nib.load(tmp_path / "elsewhere/out/p01_pred.nii.gz"), nib.load(scans[0])
     assert written.shape == scan.shape
     assert written.get_data_dtype() == np.uint8
     run(["-m", "bundle", "export", "model.onnx"], tmp_path / "elsewhere", root)

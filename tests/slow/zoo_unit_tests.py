@@ -82,7 +82,7 @@ class TestMissingModalities(unittest.TestCase):
     def test_infer_config(self) -> None:
         weights = os.path.join(ROOT, "models")
         self.run_workflow(["inference.json"], "infer", ckpt_dir=weights)
-        written = os.path.join(self.folder, "eval", "testing_0_seg.nii.gz")
+        written = os.path.join(self.folder, "eval", "testing_0_pred.nii.gz")
         assert nib.load(written).shape == SHAPE
 
 

@@ -90,7 +90,9 @@ def single_modality_dice(
                 alone = torch.zeros_like(present)
                 alone[modality] = True
                 logits = inferer(image, network, present=alone[None].to(device))[0]
-                masks = postprocessing({**item, "pred": logits})["pred"].to(device)
+                masks = postprocessing({**item, "present": alone, "pred": logits})["pred"].to(
+                    device
+                )
                 # NaN where the reference is empty.
                 dice = plain(metric(masks[None], label[None]))[0].double().cpu()
                 sums[modality] += dice.nan_to_num(0)

@@ -12,7 +12,14 @@ from torch import Tensor, nn
 
 from bundle.delivery import export as module
 from bundle.delivery.export import export
-from bundle.modalities import BRATS_MODALITIES, all_subsets, keep_only, presence
+from bundle.modalities import (
+    BRATS_MODALITIES,
+    OUTSIDE_LOGIT,
+    all_subsets,
+    brain_mask,
+    keep_only,
+    presence,
+)
 from bundle.networks.dynamic_sharing import DynamicSharing
 from bundle.networks.scan_encoder import ScanEncoderNetwork
 from bundle.networks.unet import UNet
@@ -89,6 +96,28 @@ def test_onnx_of_the_image_alone_reads_presence_off_the_case(network, files):
     batch = keep_only(image(15, 8, 8, 12), SUBSETS)
     expected = network(batch, SUBSETS)
     torch.testing.assert_close(onnx_logits(path, batch), expected, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_no_file_finds_anything_where_all_that_is_given_is_zero(network, files):
+    """As our own inference; every subset has an outline of its own, and windows may be cut."""
+    batch = image(15, 8, 8, 8)
+    batch[:, :, :2] = 0
+    for channel in range(4):
+        batch[:, channel, :, :channel] = 0
+    given = keep_only(batch, SUBSETS)
+    outside = ~brain_mask(batch, SUBSETS).expand(-1, 3, -1, -1, -1)
+    assert 0 < outside.float().mean() < 1
+    expected = network(batch, SUBSETS).masked_fill(outside, OUTSIDE_LOGIT)
+    program = torch.export.load(files["program"]).module()
+    answers = (
+        program(batch, SUBSETS),
+        onnx_logits(files["onnx"], batch, SUBSETS),
+        onnx_logits(files["image_only"], given),
+    )
+    for found in answers:
+        assert bool((found[outside] == OUTSIDE_LOGIT).all())
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
 @torch.no_grad()

@@ -1,22 +1,19 @@
 from __future__ import annotations
 
 import logging
-from types import SimpleNamespace
 
 import pytest
 import torch
-from monai.data import DataLoader, MetaTensor, create_file_basename
+from monai.data import DataLoader, MetaTensor
 from monai.engines import PrepareBatchExtraInput, SupervisedEvaluator
 from monai.inferers import SimpleInferer, SlidingWindowInferer
 from torch import Tensor, nn
 
-from bundle.data.filenames import file_endings, split_name
 from bundle.inference.extra_outputs import (
     ExtraOutputs,
     SplitAbsentd,
     complete,
     disagreement,
-    extra_output_file_name,
 )
 from bundle.inference.inferers import PresenceInferer
 from bundle.networks.universal import UniversalNetwork
@@ -254,15 +251,3 @@ def test_absent_modalities_are_taken_apart_with_name_and_place(caplog):
     with caplog.at_level(logging.INFO):
         assert set(split({**item, "present": torch.ones(3, dtype=torch.bool)})) == set(item)
     assert "case p0: nothing is missing" in caplog.text
-
-
-@pytest.mark.parametrize("case", ["p0", "BraTS.01", "scan_1998.09.19"])
-def test_file_names_keep_case_and_modality_and_are_no_scans(case):
-    name = extra_output_file_name({"case": case, "modality": "t1"}, SimpleNamespace())
-    stem = create_file_basename("rebuilt", name["subject"], "out", separate_folder=False)
-    assert stem == f"out/{case}_t1_rebuilt"
-    assert split_name(f"{stem}.nii.gz", file_endings(NAMES))[1] is None
-    name = extra_output_file_name({"case": case}, SimpleNamespace())
-    stem = create_file_basename("uncertainty", name["subject"], "out", separate_folder=False)
-    assert stem == f"out/{case}_uncertainty"
-    assert split_name(f"{stem}.nii.gz", file_endings(NAMES))[1] is None

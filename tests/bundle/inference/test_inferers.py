@@ -6,7 +6,8 @@ from monai.data import MetaTensor
 from monai.inferers import SimpleInferer, SlidingWindowInferer
 from torch import Tensor
 
-from bundle.inference.inferers import OUTSIDE_LOGIT, PresenceInferer
+from bundle.inference.inferers import PresenceInferer
+from bundle.modalities import BRATS_MODALITIES, OUTSIDE_LOGIT, all_subsets, presence
 from bundle.networks.unet import UNet
 from bundle.networks.universal import UniversalNetwork
 
@@ -49,19 +50,20 @@ def test_windows_come_back_to_the_place_they_were_cut_from(inferer, margin):
         for s, n in zip(BRAIN, SIZE, strict=True)
     )
     expected = torch.full_like(image, OUTSIDE_LOGIT)
-    expected[(..., *box)] = image[(..., *box)]
-    logits = PresenceInferer(inferer, margin=margin)(image, Recorder())
+    expected[(..., *BRAIN)] = image[(..., *BRAIN)]
+    network = Recorder()
+    logits = PresenceInferer(inferer, margin=margin)(image, network)
     torch.testing.assert_close(logits, expected)
+    if isinstance(inferer, SimpleInferer):
+        assert torch.equal(network.windows[0], image[(..., *box)])
 
 
 def test_the_margin_is_counted_in_voxels_wherever_the_volume_has_room():
     image = torch.zeros(1, 2, *SIZE)
     image[0, 0, 0, 6, 15] = 1
     network = Recorder()
-    logits = PresenceInferer(SimpleInferer(), margin=3)(image, network)
-    inside = logits[0, 0] != OUTSIDE_LOGIT
-    assert bool(inside[:4, 3:10, 12:].all())
-    assert int(inside.sum()) == network.windows[0][0, 0].numel() <= 7**3
+    PresenceInferer(SimpleInferer(), margin=3)(image, network)
+    assert torch.equal(network.windows[0], image[:, :, :7, 3:10, 9:])
 
 
 def test_the_box_grows_to_a_multiple_where_the_volume_allows():
@@ -236,3 +238,52 @@ def test_channels_side_by_side_change_no_value(kind):
     # A personalised network is a copy, so that the original stays as it was.
     plain = all(w.is_contiguous() for w in wide)
     assert plain is (kind is UniversalNetwork)
+
+
+def gappy(count: int = 4) -> Tensor:
+    """A case whose modalities each have their own outline, and single zeros inside."""
+    made = torch.randn(1, count, *SIZE, generator=torch.Generator().manual_seed(5))
+    made[:, :, :2] = 0
+    for channel in range(count):
+        made[:, channel, :, : 1 + channel] = 0
+        made[:, channel, 5 + channel, 8, 3 * channel] = 0
+    made[:, :, 6, 7, 8] = 0
+    return made
+
+
+@pytest.fixture(scope="module", params=[UNet, UniversalNetwork, "constant"])
+def eager(request):
+    """A network that sees tumour everywhere it is not stopped."""
+    if request.param == "constant":
+        return lambda window, present: torch.full((len(window), 3, *window.shape[2:]), 9.0)
+    torch.manual_seed(2)
+    return request.param(4, 3, filters=4, blocks_down=(1, 1), deep_supervision=1).eval()
+
+
+@pytest.mark.parametrize("subset", all_subsets(BRATS_MODALITIES), ids="+".join)
+@torch.no_grad()
+def test_nothing_is_tumour_where_all_that_is_given_is_zero(subset, eager):
+    present = presence(subset, BRATS_MODALITIES)[None]
+    image = gappy()
+    logits = PresenceInferer(windows_of(8, 8, 8), margin=2)(image, eager, present=present)
+    given = image[0, present[0]]
+    outside = (given == 0).all(0)
+    assert bool(outside[6, 7, 8])
+    assert bool((logits[0][:, outside] == OUTSIDE_LOGIT).all())
+    assert bool((logits[0][:, ~outside] != OUTSIDE_LOGIT).all())
+
+
+def test_the_rule_holds_for_each_case_of_a_batch_and_for_a_personalised_network():
+    class Eager(Recorder):
+        def __call__(self, window, present):
+            return window.new_full(window.shape, 9.0)
+
+        def personalise(self, present):
+            return Eager()
+
+    batch = torch.cat([gappy(3), gappy(3).flip(2)])
+    present = torch.tensor([[True, False, False], [False, True, True]])
+    logits = PresenceInferer(SimpleInferer(), margin=1)(batch, Eager(), present=present)
+    for case, row, found in zip(batch, present, logits, strict=True):
+        inside = (case[row] != 0).any(0)
+        assert torch.equal(found, torch.where(inside, 9.0, OUTSIDE_LOGIT).expand(3, -1, -1, -1))

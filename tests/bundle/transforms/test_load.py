@@ -16,7 +16,7 @@ from monai.data import MetaTensor
 import bundle
 from bundle.data.volumes import CaseError
 from bundle.modalities import BRATS_MODALITIES
-from bundle.transforms.load import AS_NAMED, LoadModalitiesd, case_file_name
+from bundle.transforms.load import AS_NAMED, LoadModalitiesd
 
 SHAPE = (10, 20, 30)
 AFFINE = np.diag([1.0, 2.0, 3.0, 1.0])
@@ -152,11 +152,9 @@ def test_the_copy_stays_as_scanned(gap_case):
 
 def test_no_key_begins_with_the_image_key(gap_case):
     # MONAI's Spacingd would take `image_*` for the image's metadata.
-    assert set(load(gap_case, "A", copy_key="scan")) == {"image", "case", "present", "scan"}
-
-
-def test_written_files_are_named_after_the_case(from_dict):
-    assert case_file_name(from_dict["image"].meta, None) == {"subject": "A.", "idx": None}
+    keys = {"image", "case", "present", "nonzero"}
+    assert set(load(gap_case, "A", copy_key="scan")) == keys | {"scan"}
+    assert set(load(gap_case, "A", nonzero_key=None)) == keys - {"nonzero"}
 
 
 def test_two_files_for_one_modality_are_refused(write_volume):

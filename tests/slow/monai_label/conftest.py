@@ -246,7 +246,7 @@ def reference(trained, make_studies, tmp_path_factory) -> dict[str, np.ndarray]:
     workflow.run()
     workflow.finalize()
     return {
-        case: np.asanyarray(nib.load(folder / "out" / f"{case}_seg.nii.gz").dataobj)
+        case: np.asanyarray(nib.load(folder / "out" / f"{case}_pred.nii.gz").dataobj)
         for case in SCANS
     }
 

@@ -125,6 +125,17 @@ def test_a_modality_that_carries_a_region_scores_in_it_and_the_others_do_not():
     assert sums.tolist() == [[0, 0], [2, 0], [0, 2]]
 
 
+def test_what_follows_the_network_is_told_the_one_modality_that_it_was_given():
+    told = []
+
+    def finish(data):
+        told.append(data["present"].tolist())
+        return POSTPROCESSING(data)
+
+    single_modality_dice(Threshold(), [item(1, "101")], INFERER, finish, "cpu")
+    assert told == [[True, False, False], [False, False, True]]
+
+
 def test_only_modalities_that_a_case_has_are_scored():
     sums, counts = dice(item(1, "110"), item(2, "011"), item(3, "010"))
     assert counts.tolist() == [[1, 1], [3, 3], [1, 1]]
