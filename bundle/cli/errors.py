@@ -73,13 +73,21 @@ def is_for_people(error: BaseException) -> bool:
     has changed in them is not. And a RuntimeError that our code has raised with its own sentence.
     """
     *wrappers, cause = _unwrapped(error)
-    if isinstance(cause, _FOR_PEOPLE):
+    if isinstance(cause, _FOR_PEOPLE) or _is_our_sentence(cause):
         return True
-    file, line = _place_of(cause)
     is_made = bool(wrappers) and str(wrappers[-1]).startswith(_MAKING)
-    if not isinstance(cause, AssertionError) and (is_made or (wrappers and file == _EXPRESSION)):
-        return True
-    return type(cause) is RuntimeError and file.startswith(_OURS) and line.startswith("raise ")
+    is_written = bool(wrappers) and _place_of(cause)[0] == _EXPRESSION
+    return (is_made or is_written) and not isinstance(cause, AssertionError)
+
+
+def _is_our_sentence(error: BaseException) -> bool:
+    """Tell what our code has raised of types that others raise by accident.
+
+    AttributeError is how a package tells that it has no such name, or has it elsewhere.
+    """
+    file, line = _place_of(error)
+    types = (RuntimeError, AttributeError)
+    return type(error) in types and file.startswith(_OURS) and line.startswith("raise ")
 
 
 def _unwrapped(error: BaseException) -> Iterator[BaseException]:
@@ -113,7 +121,7 @@ def sentence_of(error: BaseException) -> str:
     *wrappers, cause = _unwrapped(error)
     if isinstance(cause, KeyboardInterrupt):
         return "stopped with Ctrl-C"
-    has_kind = isinstance(cause, _FOR_PEOPLE)
+    has_kind = isinstance(cause, _FOR_PEOPLE) or _is_our_sentence(cause)
     text, kind = str(cause).strip(), type(cause).__name__
     if not text:
         text = kind

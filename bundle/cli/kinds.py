@@ -24,8 +24,7 @@ Numbers = tuple[float, ...]
 Table = Mapping[Any, Any]
 
 _PAIRS = ("[]", "()")
-# Two things that people write and YAML does not know: no space after a colon (3:4 is 184 minutes)
-# and 1e-3.
+# What people write and YAML does not know: no space after a colon (3:4 is 184 minutes), 1e-3.
 _COLON = re.compile(r":(?=\S)")
 _QUOTED_COLON = re.compile(r"""(["'])[^"']*:[^"']*\1""")
 _FLOAT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
@@ -130,14 +129,26 @@ def _table(word: str, name: str) -> Mapping[Any, Any]:
             value = yaml.safe_load(text)
         except (yaml.YAMLError, ValueError, RecursionError):
             continue
-        if isinstance(value, Mapping) and (text == word or not _QUOTED_COLON.search(word)):
-            return _with_floats(value)
+        quotes_fit = text == word or not _QUOTED_COLON.search(word)
+        if isinstance(value, Mapping) and quotes_fit and not _has_lost_value(value, word):
+            return _as_python(value)
     raise ValueError(f"{name}: expected names and values such as '{{a: 1, b: 2}}', got {word!r}.")
 
 
-def _with_floats(value: Any) -> Any:
+def _has_lost_value(value: Any, word: str) -> bool:
+    """Tell '{a: (1, 2)}' and '{a}', in which YAML sees names that have no value."""
     if isinstance(value, Mapping):
-        return {key: _with_floats(content) for key, content in value.items()}
+        is_lost = None in value.values() and not re.search("null|~", word, re.IGNORECASE)
+        return is_lost or any(_has_lost_value(content, word) for content in value.values())
+    return isinstance(value, list) and any(_has_lost_value(each, word) for each in value)
+
+
+def _as_python(value: Any) -> Any:
+    """Read as people do what YAML takes for a text: 1e-3 and None."""
+    if isinstance(value, Mapping):
+        return {key: _as_python(content) for key, content in value.items()}
     if isinstance(value, list):
-        return [_with_floats(content) for content in value]
+        return [_as_python(content) for content in value]
+    if value == "None":
+        return None
     return float(value) if isinstance(value, str) and _FLOAT.fullmatch(value) else value

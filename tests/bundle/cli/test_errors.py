@@ -56,6 +56,10 @@ def slip(_data):
         ({"made": READ}, NOWHERE),
         ({"made": "$@read", "read": READ}, NOWHERE),
         ({"made": "$bundle.check_root(1 / 0)"}, "ZeroDivisionError: division by zero (Failed to"),
+        (
+            {"made": "$bundle.checkpoints.check_writable('x')"},
+            "bundle.checkpoints.BestModel is now bundle.training.best.BestModel",
+        ),
         ({"made": "$bundle.flag('maybe')"}, "expected true or false, got 'maybe'"),
         (
             {"made": {**READ, "pth": 1}},

@@ -105,6 +105,8 @@ def test_a_switch_is_read_from_words(word, value):
         ("{'a': {3:4}}", {"a": {3: 4}}),
         ("{a: http://b/c, b: x::y}", {"a": "http://b/c", "b": "x::y"}),
         ("{rate: 1e-3, steps: {first: -2E5}}", {"rate": 1e-3, "steps": {"first": -2e5}}),
+        ("{'a': None, 'b': True, c: null, 'd': [1, None]}",
+         {"a": None, "b": True, "c": None, "d": [1, None]}),
         ("{train#trainer#max_epochs: 2}", {"train#trainer#max_epochs": 2}),
     ],
 )  # fmt: skip
@@ -126,6 +128,17 @@ def test_a_table_is_yaml_with_or_without_a_space_after_a_colon(word, value):
         ("maybe", bool, "seed: expected true or false, got 'maybe'."),
         ("a", Table, "seed: expected names and values such as '{a: 1, b: 2}', got 'a'."),
         ("{a", Table, "seed: expected names and values such as '{a: 1, b: 2}', got '{a'."),
+        ("{a}", Table, "seed: expected names and values such as '{a: 1, b: 2}', got '{a}'."),
+        (
+            "{a: (1, 2)}",
+            Table,
+            "seed: expected names and values such as '{a: 1, b: 2}', got '{a: (1, 2)}'.",
+        ),
+        (
+            "{b: {a}}",
+            Table,
+            "seed: expected names and values such as '{a: 1, b: 2}', got '{b: {a}}'.",
+        ),
         ("[1]", Table, "seed: expected names and values such as '{a: 1, b: 2}', got '[1]'."),
     ],
 )
