@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from pydoc import locate
+from pydoc import ErrorDuringImport, locate
 from typing import Any
 
 from monai.bundle import ConfigParser
@@ -139,7 +139,7 @@ def _parameters(parser: ConfigParser, node: Mapping[str, Any]) -> set[str] | Non
     path = ConfigComponent(dict(node), locator=parser.locator).resolve_module_name()
     try:
         parameters = inspect.signature(locate(path)).parameters.values()
-    except (TypeError, ValueError):
+    except (ErrorDuringImport, TypeError, ValueError):
         return None
     if any(each.kind is each.VAR_KEYWORD for each in parameters):
         return None
