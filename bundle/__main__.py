@@ -294,7 +294,7 @@ def export(
     print(f"wrote {path}")
 
 
-def accept(path: str) -> None:
+def accept(path: PathText) -> None:
     """Say that an expert has corrected a segmentation of ours, so that it may serve as label.
 
     Args:

@@ -166,6 +166,11 @@ class LoadModalitiesd(MapTransform):
                 item[self.copy_key] = item[key].clone()
         return item
 
+    @staticmethod
+    def _letters(text: str) -> str:
+        """Return the letters and digits of a word, in lower case."""
+        return "".join(filter(str.isalnum, text)).lower()
+
     def _named(self, source: Any, modality: Any) -> Any:
         """Use the modality that the item states for a file whose name tells none.
 
@@ -178,8 +183,8 @@ class LoadModalitiesd(MapTransform):
         # A server that was told nothing hands over its whole list of choices.
         if not is_file or not isinstance(modality, str) or modality in ("", AS_NAMED):
             return source
-        endings = {_letters(end): name for end, name in self.endings.items()}
-        stated = endings.get(_letters(modality))
+        endings = {self._letters(end): name for end, name in self.endings.items()}
+        stated = endings.get(self._letters(modality))
         if stated not in self.modalities:
             raise CaseError(
                 f"modality: {modality!r} of {source} is none. Expected one of "
@@ -252,8 +257,3 @@ def _read_4d(
     for name, volume in named.items() if look else ():
         look(name, volume)
     return CaseVolumes(named, grid, blank, {"the 4D file": grid.forms_mm})
-
-
-def _letters(text: str) -> str:
-    """Return the letters and digits of a word, in lower case."""
-    return "".join(filter(str.isalnum, text)).lower()

@@ -13,8 +13,8 @@ from bundle.delivery.package import NAME
 @pytest.fixture
 def trainer(make_app, write_scan, write_label, monkeypatch):
     """The app's training of three labelled cases, of which nothing runs; `asked` is what would."""
-    for name in ("p01_t1", "p01_flair", "p02_t1", "p03_flair"):
-        write_scan(f"{name}.nii.gz")
+    for seed, name in enumerate(("p01_t1", "p01_flair", "p02_t1", "p03_flair")):
+        write_scan(f"{name}.nii.gz", seed)
     for name in ("p01_flair", "p02_t1", "p03_flair"):
         write_label(f"studies/labels/final/{name}.nii.gz")
     app = make_app()
