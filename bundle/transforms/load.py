@@ -184,7 +184,9 @@ class LoadModalitiesd(MapTransform):
         if not is_file or not isinstance(modality, str) or modality in ("", AS_NAMED):
             return source
         endings = {self._letters(end): name for end, name in self.endings.items()}
-        stated = endings.get(self._letters(modality))
+        # First as it stands: two names may differ in a separator alone, adc_1 and adc1.
+        exact = self.endings.get(modality.strip().lower())
+        stated = exact or endings.get(self._letters(modality))
         if stated not in self.modalities:
             raise CaseError(
                 f"modality: {modality!r} of {source} is none. Expected one of "

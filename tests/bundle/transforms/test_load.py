@@ -415,6 +415,13 @@ def test_a_name_that_tells_another_modality_counts_and_is_said(write_volume, cap
     assert "p01_t1.nii.gz is taken for t1, as its name ends, not for 'FLAIR'" in caplog.text
 
 
+@pytest.mark.parametrize("stated", ["ADC_1", "adc1"])
+def test_stated_modalities_that_differ_in_a_separator_alone_are_told_apart(write_volume, stated):
+    path = write_volume("scan.nii.gz", 3, AFFINE)
+    item = LoadModalitiesd("image", ("adc_1", "adc1"))({"image": str(path), "modality": stated})
+    assert item["present"].tolist() == [stated == "ADC_1", stated == "adc1"]
+
+
 def test_a_client_may_choose_what_the_config_offers_for_named_files():
     path = Path(bundle.ROOT) / "configs" / "inference.json"
     offered = ConfigParser(json.loads(path.read_text())).get_parsed_content("displayable_configs")
