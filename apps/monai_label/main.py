@@ -146,7 +146,8 @@ def _knows_modalities(task: Any) -> bool:
 def _endings(task: BundleInferTask) -> dict[str, str]:
     from bundle.data.filenames import file_endings
 
-    return file_endings(task.bundle_config.get("modalities"))
+    config = task.bundle_config
+    return file_endings(config.get("modalities"), config.get("suffixes"))
 
 
 def _by_case(images: Iterable[str], endings: dict[str, str]) -> dict[str, list[str]]:
