@@ -76,7 +76,6 @@ def scan(
     split: Any = None,
     seed: int = 0,
     check: str = "voxels",
-    *,
     suffixes: str | None = None,
     patient: str | None = None,
 ) -> None:
