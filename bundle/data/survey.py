@@ -28,44 +28,16 @@ from bundle.data.filenames import (
     Name,
     Suffixes,
     case_key,
-    ending_role,
     file_endings,
     might_be_volume,
     read_name,
     readable_endings,
 )
 from bundle.data.folders import plain_path, walk
-from bundle.data.patients import patient_name
+from bundle.data.groups import Group, group_names
 from bundle.data.shared_files import shared_files
 
-# Folders that hold scans or labels of the case or cases that the folder above them names.
-_KINDS = {"anat", "image", "images", "imagestr", "imagests", "labelstr", "labelsts", "masks"}
 _EXAMPLES = 3
-
-
-@dataclass
-class Group:
-    """The files of what is probably one case: they share a home folder and a name.
-
-    Attributes:
-        home: the folder that names the case, or in which its name tells it from the others.
-        case: its name.
-        members: the names of its files, modalities and labels alone.
-    """
-
-    home: Path
-    case: str
-    members: list[Name] = field(default_factory=list)
-
-    @property
-    def modalities(self) -> set[str]:
-        """The modalities that it has."""
-        return {name.role for name in self.members if name.role not in (None, LABEL)}
-
-    @property
-    def labels(self) -> list[Name]:
-        """Its label files."""
-        return [name for name in self.members if name.role == LABEL]
 
 
 @dataclass
@@ -113,7 +85,7 @@ def survey(root: str | Path, modalities: Sequence[str], suffixes: Suffixes = Non
     names, files_4d = _read_names(root, folders, endings, found)
     found.predictions = sum(name.role == PREDICTION for name in names)
     found.unread = _unread_line([name for name in names if name.role is None], root)
-    groups = _group(root, [n for n in names if n.role in (*modalities, LABEL)], endings)
+    groups = group_names(root, [n for n in names if n.role in (*modalities, LABEL)], endings)
     groups = _join_labels(groups, {path.name.split(".nii")[0] for path in files_4d}, root, found)
     _settle(groups, modalities, root, found)
     found.volumes_4d = [
@@ -176,55 +148,6 @@ def _find_layouts(
             layouts[folder] = layout
             found.problems += layout.problems
     return layouts
-
-
-def _group(root: Path, names: Iterable[Name], endings: Mapping[str, str]) -> list[Group]:
-    homes: dict[Path, list[Name]] = defaultdict(list)
-    for name in names:
-        homes[_home(name, root, endings)].append(name)
-    groups: dict[tuple[Path, str], Group] = {}
-    for home, members in homes.items():
-        own = ("", home.name.lower(), case_key(home.name).lower())
-        images = {name.prefix for name in members if name.role != LABEL}
-        is_case_folder = any(prefix.lower() in own for prefix in images)
-        for name in members:
-            # The label of BraTS20_Training_355 is called W39_1998.09.19_Segm.nii. Only a label may
-            # join the folder's case in this way: another image could be another patient's.
-            stray = is_case_folder and name.prefix not in images
-            of_folder = stray or name.prefix.lower() in own
-            case = _folder_case(home, members, root) if of_folder else name.prefix
-            groups.setdefault((home, case), Group(home, case)).members.append(name)
-    return list(groups.values())
-
-
-def _home(name: Name, root: Path, endings: Mapping[str, str]) -> Path:
-    """Return the folder above those that stand for a modality or for a kind of file.
-
-    It is the folder of the case's name, if there is one and no session or timepoint lies between.
-    """
-    home = name.path.parent
-    while home != root and (home.name.lower() in _KINDS or ending_role(home.name, endings)):
-        home = home.parent
-    if name.prefix and home != root:
-        for folder in (home, *home.parents):
-            if case_key(folder.name).lower() == name.prefix.lower():
-                return folder
-            if folder == root or _is_time(folder.name):
-                break
-    return home
-
-
-def _is_time(folder: str) -> bool:
-    """True = the folder is called like a session or a timepoint, such as ses-02 or 2019-05-04."""
-    return patient_name(f"p1_{folder}") == "p1"
-
-
-def _folder_case(home: Path, members: Sequence[Name], root: Path) -> str:
-    """Name the case of a folder, by the patient's folder too where the session alone is named."""
-    if home != root and _is_time(home.name) and not any(name.prefix for name in members):
-        return f"{home.parent.name}_{home.name}"
-    spelled = {name.spelled.lower() for name in members}
-    return home.name if spelled & {"", home.name.lower()} else case_key(home.name)
 
 
 def _join_labels(groups: list[Group], cases_4d: set[str], root: Path, found: Survey) -> list[Group]:
