@@ -234,11 +234,11 @@ def _find_ending(stem: str, endings: Mapping[str, str]) -> tuple[str, str | None
 @lru_cache(maxsize=32)
 def _compile(endings: tuple[tuple[str, str], ...]) -> tuple[re.Pattern[str], dict[str, str]]:
     """Compile a pattern that finds the longest ending, and map endings without separators."""
-    spelled = ("_".join(map(re.escape, ending.split("_"))) for ending, _ in endings)
-    either = "|".join(text.replace("_", f"{_SEPARATOR}*") for text in spelled)
+    parts = ([part for part in re.split(_SEPARATOR, ending) if part] for ending, _ in endings)
+    either = "|".join(f"{_SEPARATOR}*".join(map(re.escape, words)) for words in parts if words)
     # A search takes the leftmost match, which is the longest: adc_map before map.
     pattern = re.compile(rf"(?:^|{_SEPARATOR}+)(?P<ending>{either})$", re.IGNORECASE)
-    return pattern, {ending.replace("_", ""): role for ending, role in endings}
+    return pattern, {re.sub(_SEPARATOR, "", ending): role for ending, role in endings}
 
 
 def _plain_ending(word: str) -> str:

@@ -147,6 +147,12 @@ def test_bad_suffixes_are_refused(given, message):
         file_endings(BRATS_MODALITIES, given)
 
 
+def test_separators_in_a_vocabulary_mean_any_separator():
+    endings = file_endings(["ADC-map", "t1"])
+    assert split_name("p_adc_map.nii", endings) == ("p", "ADC-map")
+    assert split_name("p-ADCmap.nii", endings) == ("p", "ADC-map")
+
+
 def test_no_suffixes_are_none():
     assert read_suffixes(None) == read_suffixes({}) == read_suffixes("") == {}
 
