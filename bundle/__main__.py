@@ -72,6 +72,8 @@ def scan(
     split: Numbers | None = None,
     seed: int = 0,
     check: str = "voxels",
+    suffixes: str | None = None,
+    patient: str | None = None,
 ) -> None:
     """Find BraTS cases by their names, check them, and write a datalist.
 
@@ -85,6 +87,8 @@ def scan(
         split: shares of the patients for training,validation,testing, such as 0.7,0.1,0.2.
         seed: of the split.
         check: voxels, headers or none.
+        suffixes: more endings of file names, such as 'flair=fla,fla_bet;other=adc' (quote it).
+        patient: a regular expression whose group is the patient in a case's name: '(P[0-9]+)'.
     """
     from bundle.data.labels import BRATS_ALIASES
     from bundle.data.scan import scan as scan_folder
@@ -98,6 +102,8 @@ def scan(
         split=split,
         seed=seed,
         check=check,
+        suffixes=suffixes,
+        patient=None if patient is None else str(patient),
     )
     if strict and problems:
         raise SystemExit(1)

@@ -20,14 +20,30 @@ from torch import Tensor
 
 BRATS_MODALITIES = ("t1", "t1ce", "t2", "flair")
 
-# How the BraTS releases end their file names: to 2021 `_t1ce.nii.gz`, from 2023 `-t1c.nii.gz`.
+# What follows T1 in the name of a scan after the contrast agent. Two parts may be joined by nothing
+# or by any separator, here and below: `t1_gd` stands for `t1gd`, `T1-Gd` and `t1 gd` too.
+_AGENT = (
+    *("ce", "c", "gd", "gad", "gado", "gadolinium", "km", "post", "contrast", "post_contrast"),
+    *("post_gd", "post_gad", "post_gadolinium", "contrast_enhanced", "enhanced"),
+)
+# How files end: BraTS to 2021 `_t1ce.nii.gz`, from 2023 `-t1c.nii.gz`, BIDS `_T1w.nii.gz`, and what
+# scanners and preprocessing tools write.
 FILE_SUFFIXES: Mapping[str, tuple[str, ...]] = {
-    "t1": ("t1", "t1n"),
-    "t1ce": ("t1ce", "t1c", "t1gd"),
-    "t2": ("t2", "t2w"),
-    "flair": ("flair", "t2f"),
+    "t1": ("t1", "t1n", "t1w", "t1_weighted", "t1_pre", "t1w_pre", "t1_pre_contrast", "t1_native"),
+    "t1ce": (
+        *("t1ce", "t1c", "t1gd"),
+        *(f"{t1}_{agent}" for t1 in ("t1", "t1w") for agent in _AGENT),
+        *(f"{agent}_{t1}" for t1 in ("t1", "t1w") for agent in ("ce", "gd", "post_contrast")),
+    ),
+    "t2": ("t2", "t2w", "t2_weighted"),
+    "flair": ("flair", "t2f", "fla", "t2_flair", "t2w_flair", "t2_fla"),
 }
-LABEL_SUFFIXES = ("seg", "segm", "label")
+LABEL_SUFFIXES = (
+    *("seg", "segm", "label", "dseg", "labels", "segmentation", "gt", "ground_truth"),
+    *("tumor_seg", "tumour_seg", "tumor_segmentation", "tumour_segmentation"),
+)
+# How the files end that this bundle writes: predictions, which are neither scans nor labels.
+PREDICTION_SUFFIXES = ("pred", "prediction", "probabilities", "rebuilt", "uncertainty")
 
 # Logit outside the brain: probability 2e-9, and still finite in half precision.
 OUTSIDE_LOGIT = -20.0

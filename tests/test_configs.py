@@ -34,3 +34,21 @@ def test_the_baselines_train_one_network(name):
     definition = read(f"method_{name}.yaml")["network_def"]
     assert definition["_target_"] == "bundle.networks.unet.UNet"
     assert definition == read("method_modality_dropout.yaml")["network_def"]
+
+
+def test_given_endings_reach_all_that_reads_file_names():
+    readers = (
+        "bundle.transforms.load.LoadModalitiesd",
+        "bundle.data.datalist.inference_cases",
+        "bundle.training.datasets.CaseSubsets",
+    )
+
+    def parts(config: Any) -> list[dict[str, Any]]:
+        inner = config.values() if isinstance(config, dict) else config
+        found = [part for each in inner if isinstance(each, (dict, list)) for part in parts(each)]
+        return found + ([config] if isinstance(config, dict) else [])
+
+    found = [p for name in ("train.json", "inference.json") for p in parts(read(name))]
+    readers_found = [part for part in found if part.get("_target_") in readers]
+    assert {part["_target_"] for part in readers_found} == set(readers)
+    assert all(part["suffixes"] == "@suffixes" for part in readers_found)

@@ -2,31 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bundle.data.filenames import file_endings, is_volume, split_name
+from bundle.data.filenames import (
+    Suffixes,
+    file_endings,
+    is_volume,
+    might_be_volume,
+    read_name,
+    readable_endings,
+    split_name,
+)
+from bundle.data.folders import plain_path
 from bundle.data.volumes import CaseError, count_volumes
 from bundle.modalities import check_known
+
+logger = logging.getLogger(__name__)
 
 Files = dict[str, Path]
 
 
-def spell_out(item: Mapping[str, Any], modalities: Sequence[str]) -> dict[str, Any]:
+def spell_out(
+    item: Mapping[str, Any], modalities: Sequence[str], suffixes: Suffixes = None
+) -> dict[str, Any]:
     """Return an item that names its case and the file of each modality, as a datalist does.
 
     Args:
         item: its `image` is any source that `find_files` takes, or a 4D file, which stays one.
         modalities: the vocabulary.
+        suffixes: endings of file names besides the known ones, see `read_suffixes`.
 
     Raises:
         CaseError: a missing file, two files of one modality, no modality recognisable.
     """
     source = item["image"]
-    case = str(item.get("case") or name_case(source, file_endings(modalities)))
+    endings = file_endings(modalities, suffixes)
+    named = item.get("case")
+    case = name_case(source, endings) if named in (None, "") else str(named)
     if not is_4d(source, case):
-        files = find_files(source, modalities, case)
+        files = find_files(source, modalities, case, endings)
         source = {name: str(path) for name, path in files.items()}
     return {**item, "case": case, "image": source}
 
@@ -44,7 +61,7 @@ def find_files(
             siblings belong to the case; see `bundle.transforms.load.LoadModalitiesd`.
         modalities: the vocabulary.
         case: the case's name, for the messages.
-        endings: from `file_endings`; None = those of the BraTS releases.
+        endings: from `file_endings`; None = the known ones.
 
     Returns:
         Modality -> path, in vocabulary order.
@@ -62,13 +79,14 @@ def find_files(
         paths = [Path(path) for path in source if path]
         files = _recognise(paths, modalities, endings, case)
     elif Path(source).is_dir():
+        _warn_of_unread(Path(source).iterdir(), endings, case)
         files = _recognise(_volumes_in(Path(source)), modalities, endings, case, strict=False)
     else:
         files = _siblings(Path(source), modalities, endings, case)
     if not files:
         raise CaseError(
             f"case {case}: no modality is recognisable in {source}. Expected files whose names "
-            f"end in one of {_readable(endings, modalities)}, such as "
+            f"end in one of {readable_endings(endings, modalities)}, such as "
             f"{case}_{modalities[0]}.nii.gz."
         )
     return files
@@ -85,11 +103,11 @@ def name_case(source: Any, endings: Mapping[str, str]) -> str:
         source = [path for path in source.values() if path]
     if isinstance(source, (list, tuple)):
         source = next((path for path in source if path), "unnamed")
-    path = Path(source)
+    path = plain_path(source)
     if path.is_dir():
         return path.name
     prefix, _ = split_name(path, endings)
-    return prefix or path.parent.name
+    return prefix or path.parent.name or "unnamed"
 
 
 def is_4d(source: Any, case: str) -> bool:
@@ -117,7 +135,7 @@ def _recognise(
             if strict:
                 raise CaseError(
                     f"case {case}: the name of {path} tells no modality. Expected it to end in "
-                    f"one of {_readable(endings, modalities)}. Rename it, or pass a dict of "
+                    f"one of {readable_endings(endings, modalities)}. Rename it, or pass a dict of "
                     "modality and path (for a single file also by `modality`): lists are never "
                     "read by position."
                 )
@@ -139,6 +157,12 @@ def _siblings(
     prefix, role = split_name(path, endings)
     if role not in modalities:
         return _recognise([path], modalities, endings, case)
+    starts = tuple(f"{prefix}{separator}" for separator in "_-. (+")
+    _warn_of_unread(
+        (other for other in path.parent.iterdir() if other.name.startswith(starts)),
+        endings,
+        case,
+    )
     same = [other for other in _volumes_in(path.parent) if split_name(other, endings)[0] == prefix]
     return _recognise(same, modalities, endings, case, strict=False)
 
@@ -147,5 +171,12 @@ def _volumes_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_file() and is_volume(path.name))
 
 
-def _readable(endings: Mapping[str, str], modalities: Sequence[str]) -> str:
-    return ", ".join(f"_{end} ({name})" for end, name in endings.items() if name in modalities)
+def _warn_of_unread(paths: Iterable[Path], endings: Mapping[str, str], case: str) -> None:
+    """Log the NIfTI files that might be scans of the case, but are not understood."""
+    names = [read_name(path, endings) for path in sorted(paths) if might_be_volume(path.name)]
+    for name in (name for name in names if name.role is None):
+        logger.warning(
+            "case %s: %s is left out, its name is not understood (%s). Rename it, or give its "
+            "ending under 'suffixes'.",
+            *(case, name.path.name, name.why),
+        )

@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any, Literal
 
 from bundle import __version__
 from bundle.atomic import write_text_atomically
+from bundle.data.case_names import check_case_name, is_name
 from bundle.data.case_rules import CHECKED, Finding
 from bundle.data.check_cases import (
     CheckMemo,
@@ -32,20 +32,22 @@ from bundle.data.check_cases import (
     refuse_odd,
     repeats,
 )
-from bundle.data.filenames import file_endings, split_name, survey
+from bundle.data.filenames import Suffixes, file_endings, split_name
+from bundle.data.folders import plain_path
+from bundle.data.patients import SECTIONS, shared_patients
 from bundle.data.plausibility.judge import count_by_rule
+from bundle.data.shared_files import shared_files
+from bundle.data.survey import survey
+from bundle.data.volumes import CaseError, count_volumes
 from bundle.modalities import check_known
 from bundle.regions import Regions, known_labels
 
 logger = logging.getLogger(__name__)
 
-SECTIONS = ("training", "validation", "testing")
 LABELLED_SECTIONS = ("training", "validation")
 
 # What a transform may rely on; batches are collated by key, so notes of some cases stay behind.
 _ITEM_KEYS = ("case", "image", "label", "site")
-# From 2023 on BraTS numbers the scans of a patient: BraTS-GLI-00005-000, BraTS-GLI-00005-001.
-_TIMEPOINT = re.compile(r"^(BraTS-.+)-\d{3}$", re.IGNORECASE)
 
 Item = dict[str, Any]
 
@@ -64,7 +66,7 @@ class CheckedDatalist(dict[str, list[Item]]):
 
 
 def load_datalist(path: str | Path, modalities: Sequence[str]) -> dict[str, Any]:
-    """Read a datalist as it stands; no file that it names is looked at.
+    """Read a datalist as it stands; no file that it names is opened.
 
     Returns:
         All three sections, a missing one as [], with absolute paths in vocabulary order and nulls
@@ -72,10 +74,11 @@ def load_datalist(path: str | Path, modalities: Sequence[str]) -> dict[str, Any]
 
     Raises:
         ValueError: not JSON, not of the form above, an unknown modality, no case at all, a case
-            without modality, or a case twice in a section; every problem is listed.
+            without modality, a case twice in a section, a name that leads out of a folder, or one
+            file for two modalities, labels or cases; every problem is listed.
         FileNotFoundError: there is no such file.
     """
-    path = Path(path)
+    path = plain_path(path)
     datalist = _read_json(path)
     problems: list[str] = []
     for section in SECTIONS:
@@ -90,6 +93,7 @@ def load_datalist(path: str | Path, modalities: Sequence[str]) -> dict[str, Any]
                 problems.append(str(error))
         problems += _repeated(items, section)
         datalist[section] = items
+    problems += shared_files({section: datalist[section] for section in SECTIONS})
     if not problems and not any(datalist[section] for section in SECTIONS):
         problems = [f"no case in it. Expected cases under {', '.join(map(repr, SECTIONS))}"]
     _raise_all(path, problems)
@@ -170,7 +174,7 @@ def write_datalist(datalist: Mapping[str, Any], path: str | Path) -> None:
     The sections come first and the notes after them, the same input giving the same bytes.
     A path on another drive stays absolute.
     """
-    path = Path(path).absolute()
+    path = plain_path(path)
     written: dict[str, Any] = {
         section: [_relative(item, path.parent) for item in datalist.get(section, [])]
         for section in SECTIONS
@@ -186,6 +190,7 @@ def inference_cases(
     check: Literal["voxels", "headers", "none"] = "voxels",
     on_bad: Literal["raise", "drop"] = "drop",
     strict: bool = False,
+    suffixes: Suffixes = None,
 ) -> list[Item]:
     """List the cases to segment. They are checked first, so a bad case does not stop the others.
 
@@ -198,10 +203,13 @@ def inference_cases(
         on_bad: "drop" logs the bad cases and leaves them out, "raise" refuses to start.
         strict: True = a case with which no result can be right counts as bad; False = it is warned
             of, see `bundle.data.plausibility.rules`.
+        suffixes: endings of file names besides the known ones, see
+            `bundle.data.filenames.read_suffixes`.
 
     Returns:
         Datalist items with absolute paths, without labels, marked as `CHECKED`. For a single NIfTI
-        file `image` is its path as a string, and the check is left to the transform that loads it.
+        file, and for a 4D file of a folder with a dataset.json, `image` is its path as a string,
+        and the check is left to the transform that loads it.
 
     Raises:
         ValueError: the datalist or the folder cannot be used, or no usable case is left.
@@ -209,24 +217,29 @@ def inference_cases(
     """
     _check_choice("check", check, ("voxels", "headers", "none"))
     _check_choice("on_bad", on_bad, ("raise", "drop"))
-    source = Path(source).absolute()
+    source = plain_path(source)
     if source.name.lower().endswith((".nii", ".nii.gz")) and source.is_file():
-        case, _ = split_name(source, file_endings(modalities))
+        case, _ = split_name(source, file_endings(modalities, suffixes))
         return [{"case": case or source.parent.name, "image": str(source)}]
-    found, ambiguous = _find_items(source, modalities, section)
+    found, whole, ambiguous = _find_items(source, modalities, section, suffixes)
     items = [{"case": item["case"], "image": item["image"]} for item in found]
     checks = Checks(tuple(modalities), (), {}, check)
     good, bad = check_cases(items, checks, CheckMemo(None, checks), "checking")
     good, odd = refuse_odd(good) if strict else (good, [])
-    _settle(source, ambiguous + bad + odd, on_bad, bool(good))
-    return [item | {CHECKED: True} for item in _usable(good)]
+    _settle(source, ambiguous + bad + odd, on_bad, bool(good or whole))
+    return [item | {CHECKED: True} for item in _usable(good)] + whole
 
 
 def _find_items(
-    source: Path, modalities: Sequence[str], section: str
-) -> tuple[list[Item], list[str]]:
+    source: Path, modalities: Sequence[str], section: str, suffixes: Suffixes
+) -> tuple[list[Item], list[Item], list[str]]:
+    """Find items with a file a modality, those of 4D files, and problems."""
     if source.is_dir():
-        return survey(source, modalities)
+        found = survey(source, modalities, suffixes)
+        for line in found.unread:
+            logger.warning("%s", line)
+        whole, bad = _sound_4d(found.volumes_4d)
+        return found.items, whole, found.problems + bad
     if not source.is_file():
         raise FileNotFoundError(
             f"{source} does not exist. Expected a datalist (.json), a folder of cases, "
@@ -236,7 +249,24 @@ def _find_items(
     items = load_datalist(source, modalities)[section]
     if not items:
         raise ValueError(f"{source}: no case under '{section}'. Choose one of {list(SECTIONS)}.")
-    return items, []
+    return items, [], []
+
+
+def _sound_4d(items: Iterable[Item]) -> tuple[list[Item], list[str]]:
+    """Tell the items whose file really holds several volumes, by its header, from the others."""
+    good, bad = [], []
+    for item in items:
+        try:
+            if count_volumes(item["image"], item["case"]) > 1:
+                good.append(item)
+                continue
+            bad.append(
+                f"case {item['case']}: expected all channels in {item['image']}, got one volume. "
+                "Name it by its modality."
+            )
+        except CaseError as error:
+            bad.append(str(error))
+    return good, bad
 
 
 def hash_case(item: Mapping[str, Any]) -> bytes:
@@ -258,25 +288,6 @@ def labelled(items: Iterable[Item]) -> list[Item]:
     return [item for item in items if item.get("label")]
 
 
-def patient_of(item: Mapping[str, Any]) -> str:
-    """Name the patient: the key `patient`, else the case without the timepoint of BraTS 2023+."""
-    return str(item.get("patient") or _TIMEPOINT.sub(r"\1", str(item["case"])))
-
-
-def shared_patients(datalist: Mapping[str, Any]) -> list[str]:
-    """Say which patients are in more than one section: one line each."""
-    sections: dict[str, list[str]] = {}
-    for section in SECTIONS:
-        for patient in sorted({patient_of(item) for item in datalist.get(section, [])}):
-            sections.setdefault(patient, []).append(section)
-    return [
-        f"patient {patient} is in {' and '.join(names)}: scores would be too good. "
-        "Keep all scans of a patient in one section."
-        for patient, names in sections.items()
-        if len(names) > 1
-    ]
-
-
 def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(
@@ -284,8 +295,11 @@ def _read_json(path: Path) -> dict[str, Any]:
             "--output FILE`."
         )
     try:
-        datalist = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        # By its first bytes Python tells UTF-8 and UTF-16 apart, with the mark of Windows or not.
+        datalist = json.loads(path.read_bytes())
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not a JSON file, {error}. Save it as UTF-8.") from error
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not a JSON file ({error})") from error
     if not isinstance(datalist, dict):
         raise ValueError(f"{path}: expected an object with {list(SECTIONS)}, got {datalist!r:.80}")
@@ -293,9 +307,16 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _resolve(entry: Any, where: str, path: Path, modalities: Sequence[str]) -> Item:
-    if not isinstance(entry, dict) or not entry.get("case"):
-        raise ValueError(f"{where}: expected an object with a 'case', got {entry!r:.80}")
+    if not isinstance(entry, dict) or not is_name(entry.get("case")):
+        raise ValueError(
+            f"{where}: expected an object with a 'case', a text or a whole number, got "
+            f"{entry!r:.80}"
+        )
     case, image = str(entry["case"]), entry.get("image")
+    check_case_name(case, where)
+    for key in ("patient", "site"):
+        if entry.get(key) is not None and not is_name(entry[key]):
+            raise ValueError(f"case {case}: '{key}' must be a name, got {entry[key]!r:.80}")
     if not isinstance(image, dict):
         raise ValueError(
             f"case {case}: 'image' must map modalities to files, "

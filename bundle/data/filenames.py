@@ -1,164 +1,256 @@
-"""Finding BraTS cases by the names of their files.
+"""What the name of a NIfTI file says: the case, and a modality or a label.
 
-Understood are `<case><separator><ending>.nii` and `.nii.gz` with `_`, `-` or `.` as separator, in
-upper or lower case, one folder a case or several cases in one folder, at any depth (HGG/, LGG/).
+A name is `<case><separator><ending>.nii` or `.nii.gz`, separators `_`, `-`, `.`, `+` and blank, in
+upper or lower case. Words of preprocessing before or after the ending (`_reg`, `_brain`, `_1mm`),
+the number of a browser's copy (` (1)`) and BIDS entities other than subject and session are read
+over. A name that tells two modalities tells none.
 """
 
 from __future__ import annotations
 
-import os
-from collections import defaultdict
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
-from bundle.modalities import FILE_SUFFIXES, LABEL_SUFFIXES
+from bundle.modalities import FILE_SUFFIXES, LABEL_SUFFIXES, PREDICTION_SUFFIXES, check_known
 
-_EXTENSIONS = (".nii.gz", ".nii")
-_SEPARATORS = ("_", "-", ".")
-_LABEL = "label"
+# The roles of files that are no scan of the vocabulary: "other" = known, and to be left aside.
+LABEL, PREDICTION, OTHER = "label", "prediction", "other"
+
+Suffixes = Mapping[str, Sequence[str]] | str | None
+
+_EXTENSION = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
+# A browser keeps `p01_t1.nii.gz` twice as `p01_t1.nii (1).gz`, which no reader opens.
+_VOLUME = re.compile(r"\.nii(\s*\(\d+\))?(\.gz)?(\s*\(\d+\))?$", re.IGNORECASE)
+_COPY = re.compile(r"(\s*\(\d{1,3}\)|[\s_-]+(copy|kopie)(\s*\(?\d{1,3}\)?)?)+$", re.IGNORECASE)
+_SEPARATOR = r"[\s_.+-]"
+# What was done to a scan, which changes nothing about which scan it is.
+_DONE = (
+    r"(co)?reg(istered)?|aligned|rigid|affine|warped|(hd_?)?bet2?|synthstrip|brain"
+    r"|brain_?extracted|(skull_?)?strip(ped)?|n[34](itk|bfc?)?|bias|bias_?(field_?)?corr(ected)?"
+    r"|bfc|corr(ected)?|denoised|norm(ali[sz]ed)?|z_?score|mni(152)?|sri(24)?|resampled|cropped"
+    r"|iso(tropic)?|masked|defaced?|preproc(essed)?|(\d+x)*\d+([.p]\d+)?mm"
+)
+_WORD = re.compile(rf"({_SEPARATOR}+(to|in|on))?{_SEPARATOR}+({_DONE})$", re.IGNORECASE)
+# `flair_to_t1` is a FLAIR.
+_TARGET = re.compile(rf"{_SEPARATOR}+(to|in|on|onto)$", re.IGNORECASE)
+# A label of these is none of a tumour.
+_ANATOMY = re.compile(rf"(^|{_SEPARATOR})(brain|bet|skull|head|tissue|parenchyma)$", re.IGNORECASE)
+# BIDS entities that tell how a scan was made, not whose it is; `ce` is the contrast agent.
+_CONTEXT = re.compile(
+    r"(acq|ce|chunk|den|desc|dir|echo|flip|inv|mod|mt|part|proc|rec|res|run|space|trc)-[^_]+", re.I
+)
+_AGENT = re.compile(r"_ce-(?P<agent>[a-z][^_]*)(?=_)", re.IGNORECASE)
+_NO_AGENT = ("no", "none", "pre", "without")
+_PLAIN_T1 = {ending.replace("_", "") for ending in FILE_SUFFIXES["t1"]}
+_LONGEST = 255
 
 
 @dataclass(frozen=True)
-class _Name:
-    """What one file name says: the case's prefix ('' = none) and a modality, or 'label'."""
+class Name:
+    """What one file name says.
+
+    Attributes:
+        path: of the file.
+        prefix: what names the case; '' = the file's name is an ending alone.
+        role: a modality, 'label', 'prediction' or 'other'; None = not understood.
+        why: if not understood, the reason.
+        spelled: the prefix as it stands, with the words that `prefix` has no more.
+    """
 
     path: Path
     prefix: str
-    role: str
-
-
-def survey(
-    root: str | Path,
-    modalities: Sequence[str],
-    suffixes: Mapping[str, Sequence[str]] = FILE_SUFFIXES,
-    label_suffixes: Sequence[str] = LABEL_SUFFIXES,
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """Find the cases under a folder, each with at least one modality; nothing is opened.
-
-    A case is named after its folder if its files are, else after the prefix that its files share.
-
-    Args:
-        root: the folder to search, all levels, symbolic links followed.
-        modalities: the vocabulary.
-        suffixes: modality -> endings of its file names; a modality's own name always counts.
-        label_suffixes: endings of label files.
-
-    Returns:
-        Datalist items with absolute paths, ordered by case, and one line for each case that is
-        ambiguous and left out: two files for one modality, or one case name in two folders.
-
-    Raises:
-        ValueError: no case at all.
-        FileNotFoundError: `root` is no folder.
-    """
-    root = Path(root)
-    if not root.is_dir():
-        raise FileNotFoundError(f"expected a folder of cases, got {root}, which is no folder")
-    endings = file_endings(modalities, suffixes, label_suffixes)
-    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    problems: list[str] = []
-    for folder, names in _read_names(root.absolute(), endings).items():
-        for case, members in _group(folder, names).items():
-            twins = _twins(case, members)
-            problems += twins
-            if not twins and any(name.role != _LABEL for name in members):
-                found[case].append(_item(case, members, modalities))
-    problems += [_shared_name(case, items) for case, items in found.items() if len(items) > 1]
-    if not found and not problems:
-        raise ValueError(_none_found(root, endings))
-    return [items[0] for _, items in sorted(found.items()) if len(items) == 1], problems
+    role: str | None
+    why: str = ""
+    spelled: str = ""
 
 
 def file_endings(
     modalities: Sequence[str],
-    suffixes: Mapping[str, Sequence[str]] = FILE_SUFFIXES,
+    suffixes: Suffixes = None,
     label_suffixes: Sequence[str] = LABEL_SUFFIXES,
 ) -> dict[str, str]:
-    """Map each understood ending, in lower case, to its modality, or to 'label'."""
-    endings = {ending.lower(): _LABEL for ending in label_suffixes}
-    for name in modalities:
-        endings |= {ending.lower(): name for ending in (name, *suffixes.get(name, ()))}
-    return endings
+    """Map each understood ending, in lower case, to its modality, 'label', 'prediction' or 'other'.
+
+    Args:
+        modalities: the vocabulary. Who calls T1ce by another of its known names, such as t1c, gets
+            all its known endings.
+        suffixes: further endings, see `read_suffixes`; the known ones stay. `label` and `other` may
+            have some too: files with such an ending are labels, or are left aside.
+        label_suffixes: endings of label files.
+
+    Raises:
+        ValueError: as `read_suffixes`, or a name that is no modality.
+    """
+    endings = dict.fromkeys(label_suffixes, LABEL) | dict.fromkeys(PREDICTION_SUFFIXES, PREDICTION)
+    for known, names in FILE_SUFFIXES.items():
+        own = [name for name in modalities if name.lower() in (known, *names)]
+        endings |= dict.fromkeys(names, own[0] if len(own) == 1 else OTHER)
+    endings |= {_plain_ending(name): name for name in modalities}
+    given = read_suffixes(suffixes)
+    check_known(given, (*modalities, LABEL, OTHER), "suffixes")
+    return endings | {ending: name for name, found in given.items() for ending in found}
+
+
+def read_suffixes(suffixes: Suffixes) -> dict[str, tuple[str, ...]]:
+    """Read further endings: {'flair': ['fla', 'fla_bet']}, or the text 'flair=fla,fla_bet;t1=x'.
+
+    Raises:
+        ValueError: neither of both forms, an ending that cannot end a name, or one for two names.
+    """
+    if isinstance(suffixes, str):
+        pairs = [part.partition("=") for part in suffixes.split(";") if part.strip()]
+        if not all(name.strip() and equals for name, equals, _ in pairs):
+            raise ValueError(_no_suffixes(suffixes))
+        suffixes = {name.strip(): endings for name, _, endings in pairs}
+    if not isinstance(suffixes or {}, Mapping):
+        raise ValueError(_no_suffixes(suffixes))
+    found: dict[str, tuple[str, ...]] = {}
+    for name, endings in (suffixes or {}).items():
+        words = endings.split(",") if isinstance(endings, str) else endings
+        if not isinstance(words, Iterable) or not all(isinstance(word, str) for word in words):
+            raise ValueError(_no_suffixes(suffixes))
+        found[name] = tuple(_plain_ending(word) for word in words)
+        if not found[name] or not all(map(_can_end, found[name])):
+            raise ValueError(_no_suffixes(suffixes))
+    owners: dict[str, str] = {}
+    for name, ending in ((name, ending) for name, words in found.items() for ending in words):
+        if owners.setdefault(ending, name) != name:
+            raise ValueError(
+                f"suffixes: {ending!r} is given for {owners[ending]} and for {name}. "
+                "Give each ending for one of them."
+            )
+    return found
 
 
 def split_name(path: str | Path, endings: Mapping[str, str]) -> tuple[str, str | None]:
-    """Split a file name into the case's prefix and its modality (or 'label'; None = neither).
+    """Split a file name into the case's prefix and its role, see `Name`.
 
     Example: with the BraTS endings 'BraTS-GLI-00000-000-t1c.nii.gz' gives ('BraTS-GLI-00000-000',
-    't1ce'), and 't1.nii' gives ('', 't1').
+    't1ce'), 't1.nii' gives ('', 't1'), and 'sub-01_run-2_T2w.nii' gives ('sub-01', 't2').
     """
-    stem = Path(path).name
-    for extension in _EXTENSIONS:
-        if stem.lower().endswith(extension):
-            stem = stem[: -len(extension)]
-            break
-    # The longest ending first: a modality may be called 'adc_map' beside another called 'map'.
-    for ending in sorted(endings, key=len, reverse=True):
-        if stem.lower() == ending:
-            return "", endings[ending]
-        if stem.lower().endswith(tuple(separator + ending for separator in _SEPARATORS)):
-            return stem[: -len(ending) - 1], endings[ending]
-    return stem, None
+    name = read_name(path, endings)
+    return name.prefix, name.role
 
 
-def _read_names(root: Path, endings: Mapping[str, str]) -> dict[Path, list[_Name]]:
-    folders: dict[Path, list[_Name]] = {}
-    # os.walk rather than Path.rglob: only it follows the links by which data sets get shared.
-    for folder, subfolders, files in os.walk(root, followlinks=True):
-        subfolders.sort()
-        volumes = [Path(folder) / f for f in sorted(files) if is_volume(f)]
-        names = [_Name(path, *split_name(path, endings)) for path in volumes]
-        folders[Path(folder)] = [name for name in names if name.role is not None]
-    return folders
+def read_name(path: str | Path, endings: Mapping[str, str]) -> Name:
+    """Read a file name.
+
+    Args:
+        path: of a file, which is not looked at.
+        endings: from `file_endings`.
+    """
+    path = Path(path)
+    stem = _EXTENSION.sub("", path.name)
+    if _VOLUME.search(path.name) and not _EXTENSION.search(path.name):
+        return Name(path, stem, None, "a number after .nii, which no reader takes")
+    plain = _COPY.sub("", stem)
+    agents = [found["agent"].lower() for found in _AGENT.finditer(plain)]
+    plain = _AGENT.sub("", plain)
+    spelled, ending = _match(plain, endings) if len(plain) <= _LONGEST else (plain, None)
+    if ending is None:
+        return Name(path, stem, None, "no modality in the name")
+    roles = _compile(tuple(endings.items()))[1]
+    role = roles[ending]
+    if ending in _PLAIN_T1 and set(agents) - set(_NO_AGENT):
+        role = endings.get("t1ce", OTHER)
+    prefix = case_key(spelled)
+    before, ending = _find_ending(prefix, endings)
+    second = roles[ending] if ending else None
+    if second is not None and role in (LABEL, second):
+        # The label that was drawn on T1ce may be called p01_t1ce_seg.
+        role = PREDICTION if second == PREDICTION else role
+        prefix = spelled = case_key(before)
+    elif second is not None and role != PREDICTION:
+        return Name(path, stem, None, f"two in the name, {second} and {role}")
+    if role == LABEL and _ANATOMY.search(spelled):
+        return Name(path, stem, None, "a label of the anatomy by its name")
+    return Name(path, prefix, role, spelled=spelled)
+
+
+def ending_role(text: str, endings: Mapping[str, str]) -> str | None:
+    """Return what a text means that is an ending and nothing else, such as 'T1w'; None = nothing.
+
+    Args:
+        text: at most 255 characters are looked at.
+        endings: from `file_endings`.
+    """
+    before, ending = _find_ending(text.strip()[:_LONGEST], endings)
+    return None if before or ending is None else _compile(tuple(endings.items()))[1][ending]
+
+
+def case_key(prefix: str) -> str:
+    """Return a case's name without words of preprocessing and without BIDS's contextual entities.
+
+    Example: 'sub-01_acq-3d' gives 'sub-01', and 'p01_mni_brain' gives 'p01'.
+    """
+    first, *entities = prefix.split("_")
+    if first.lower().startswith("sub-"):
+        prefix = "_".join([first, *(e for e in entities if not _CONTEXT.fullmatch(e))])
+    while found := _WORD.search(prefix):
+        prefix = prefix[: found.start()]
+    return prefix
 
 
 def is_volume(file: str) -> bool:
     """True = the name is that of a NIfTI file; hidden files, such as those of macOS, are not."""
-    return file.lower().endswith(_EXTENSIONS) and not file.startswith(".")
+    return bool(_EXTENSION.search(file)) and not file.startswith(".")
 
 
-def _group(folder: Path, names: Sequence[_Name]) -> dict[str, list[_Name]]:
-    own = ("", folder.name.lower())
-    images = {name.prefix for name in names if name.role != _LABEL}
-    is_case_folder = any(prefix.lower() in own for prefix in images)
-    groups: dict[str, list[_Name]] = defaultdict(list)
-    for name in names:
-        # The label of BraTS20_Training_355 is called W39_1998.09.19_Segm.nii. Only a label may join
-        # the folder's case in this way: another image could be another patient's.
-        stray = is_case_folder and name.prefix not in images
-        groups[folder.name if stray or name.prefix.lower() in own else name.prefix].append(name)
-    return groups
+def might_be_volume(file: str) -> bool:
+    """True = as `is_volume`, or such a file that was renamed so that no reader takes it."""
+    return bool(_VOLUME.search(file)) and not file.startswith(".")
 
 
-def _twins(case: str, members: Iterable[_Name]) -> list[str]:
-    files: dict[str, list[str]] = defaultdict(list)
-    for name in members:
-        files[name.role].append(str(name.path))
-    return [
-        f"case {case}: expected one file for '{role}', got {len(paths)}: {', '.join(paths)}. "
-        "Move all but one elsewhere."
-        for role, paths in files.items()
-        if len(paths) > 1
-    ]
+def readable_endings(endings: Mapping[str, str], names: Sequence[str], mark: str = "_") -> str:
+    """List up to three endings of each name, such as '_t1 (t1), _t1n (t1)'."""
+    few = [[e for e, role in endings.items() if role == name][:3] for name in names]
+    return ", ".join(
+        f"{mark}{ending} ({name})" for name, some in zip(names, few, strict=True) for ending in some
+    )
 
 
-def _item(case: str, members: Iterable[_Name], modalities: Sequence[str]) -> dict[str, Any]:
-    paths = {name.role: str(name.path) for name in members}
-    item = {"case": case, "image": {m: paths[m] for m in modalities if m in paths}}
-    return item | ({"label": paths[_LABEL]} if _LABEL in paths else {})
+def _match(stem: str, endings: Mapping[str, str]) -> tuple[str, str | None]:
+    """Find the ending, if need be before words of preprocessing, and what stands before it."""
+    before, ending = _find_ending(stem, endings)
+    while ending is None and (word := _WORD.search(stem)):
+        stem = stem[: word.start()]
+        before, ending = _find_ending(stem, endings)
+    if ending is not None and (target := _TARGET.search(before)):
+        return _match(before[: target.start()], endings)
+    return before, ending
 
 
-def _shared_name(case: str, items: Sequence[Mapping[str, Any]]) -> str:
-    folders = [str(Path(next(iter(item["image"].values()))).parent) for item in items]
-    return f"case {case}: found in {' and '.join(folders)}. Give each case a name of its own."
+def _find_ending(stem: str, endings: Mapping[str, str]) -> tuple[str, str | None]:
+    """Split off an ending, which comes without separators and in lower case."""
+    found = _compile(tuple(endings.items()))[0].search(stem)
+    if found is None:
+        return stem, None
+    return stem[: found.start()], re.sub(_SEPARATOR, "", found["ending"]).lower()
 
 
-def _none_found(root: Path, endings: Mapping[str, str]) -> str:
-    understood = ", ".join(f"{ending} ({role})" for ending, role in endings.items())
+@lru_cache(maxsize=32)
+def _compile(endings: tuple[tuple[str, str], ...]) -> tuple[re.Pattern[str], dict[str, str]]:
+    """Compile a pattern that finds the longest ending, and map endings without separators."""
+    parts = ([part for part in re.split(_SEPARATOR, ending) if part] for ending, _ in endings)
+    either = "|".join(f"{_SEPARATOR}*".join(map(re.escape, words)) for words in parts if words)
+    # A search takes the leftmost match, which is the longest: adc_map before map.
+    pattern = re.compile(rf"(?:^|{_SEPARATOR}+)(?P<ending>{either})$", re.IGNORECASE)
+    return pattern, {re.sub(_SEPARATOR, "", ending): role for ending, role in endings}
+
+
+def _plain_ending(word: str) -> str:
+    return "_".join(part for part in re.split(_SEPARATOR, word.strip().lower()) if part)
+
+
+def _can_end(ending: str) -> bool:
+    return bool(re.fullmatch(r"\w{1,64}", ending))
+
+
+def _no_suffixes(given: object) -> str:
     return (
-        f"no case found under {root}. Expected NIfTI files (.nii, .nii.gz) whose names end in "
-        f"{understood}, after '_', '-' or '.', such as BraTS2021_00000_t1ce.nii.gz "
-        "or BraTS-GLI-00000-000-t1c.nii.gz."
+        "suffixes: expected modalities with endings of file names, such as "
+        f"'flair=fla,fla_bet;t1ce=t1_late' or {{'flair': ['fla']}}, got {given!r:.200}"
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv as csv_module
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
@@ -14,19 +13,13 @@ import numpy as np
 from bundle.data.census import modality_counts, table
 from bundle.data.datalist import (
     LABELLED_SECTIONS,
-    SECTIONS,
     load_datalist,
-    patient_of,
     write_datalist,
 )
+from bundle.data.partition_csv import Owners, read_owners
+from bundle.data.patients import SECTIONS, patient_of
+from bundle.data.site_names import WHOLE, check_apart, check_site
 from bundle.modalities import BRATS_MODALITIES, Subset, check_modalities, parse_subset
-
-# A site's name becomes a file name here and a client name in a federation.
-_SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-_WHOLE = "datalist"
-
-# case or patient -> the site that owns it and what that site has scanned.
-Owners = dict[str, tuple[str, Subset]]
 
 
 def partition(
@@ -46,7 +39,8 @@ def partition(
         datalist: the datalist to share out.
         output_dir: gets `<site>.json` for every site, and `datalist.json`.
         csv: a file in the form of the FeTS challenge, columns `Partition_ID` and `Subject_ID` (a
-            case or a patient), and optionally `Modalities`, such as "t1+flair".
+            case or a patient), and optionally `Modalities`, such as "t1+flair"; see
+            `bundle.data.partition_csv.read_owners`.
         plan: or the sites' modalities, such as "a:t1+t1ce;b:t2+flair"; names may be left out
             (site-1, ...). The patients are shuffled and dealt out as evenly as possible.
         seed: of the shuffle.
@@ -86,18 +80,19 @@ def parse_plan(plan: str, modalities: Sequence[str]) -> dict[str, Subset]:
     """Read "a:t1+t1ce;t2" as {'a': ('t1', 't1ce'), 'site-2': ('t2',)}.
 
     Raises:
-        ValueError: no site, an unknown modality, a name twice or one that cannot be a file name.
+        ValueError: no site, an unknown modality, a name twice, or one that NVFlare refuses.
     """
     sites: dict[str, Subset] = {}
     entries = [entry.strip() for entry in str(plan).split(";") if entry.strip()]
     for number, entry in enumerate(entries, start=1):
         name, colon, subset = entry.rpartition(":")
-        name = _check_site(name.strip() if colon else f"site-{number}")
+        name = check_site(name.strip() if colon else f"site-{number}")
         if name in sites:
             raise ValueError(
                 f"plan: site {name!r} is named twice in {plan!r}. Give each site a name of its own."
             )
         sites[name] = parse_subset(subset, modalities)
+    check_apart(sites, f"plan {plan!r}")
     if not sites:
         raise ValueError(f"plan: expected sites such as 'a:t1+t1ce;b:t2+flair', got {plan!r}")
     return sites
@@ -120,46 +115,12 @@ def deal(datalist: Mapping[str, Any], sites: Mapping[str, Subset], seed: int) ->
     return owners
 
 
-def read_owners(csv: str | Path, modalities: Sequence[str]) -> Owners:
-    """Read a partition file of the FeTS form; a number n as `Partition_ID` becomes 'site-n'.
-
-    Raises:
-        ValueError: a column is missing, a subject has two sites, or an unknown modality.
-        FileNotFoundError: there is no such file.
-    """
-    # Spreadsheets write a byte order mark, which would become part of the first column's name.
-    with Path(csv).open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv_module.DictReader(file, skipinitialspace=True))
-    owners: Owners = {}
-    for line, row in enumerate(rows, start=2):
-        where = f"{csv}, line {line}"
-        if not row.get("Partition_ID") or not row.get("Subject_ID"):
-            columns = [name for name in row if name]
-            raise ValueError(
-                f"{where}: expected values for Partition_ID and Subject_ID, got columns {columns}"
-            )
-        number, subject = row["Partition_ID"].strip(), row["Subject_ID"].strip()
-        site = _check_site(f"site-{number}" if number.isdigit() else number)
-        named = (row.get("Modalities") or "").strip()
-        subset = parse_subset(named, modalities) if named else tuple(modalities)
-        if owners.setdefault(subject, (site, subset)) != (site, subset):
-            raise ValueError(
-                f"{where}: subject {subject} is already at {owners[subject][0]}. "
-                "Name each subject for one site."
-            )
-    if not owners:
-        raise ValueError(
-            f"{csv}: expected lines of Partition_ID,Subject_ID, got none. Give a file with both."
-        )
-    return owners
-
-
 def _share_out(
     source: Mapping[str, Any], owners: Owners, sites: Iterable[str]
 ) -> tuple[dict[str, dict[str, Any]], list[str]]:
     notes = {key: value for key, value in source.items() if key not in SECTIONS}
-    parts = {name: {s: [] for s in LABELLED_SECTIONS} | notes for name in (*sites, _WHOLE)}
-    parts[_WHOLE]["testing"] = source["testing"]
+    parts = {name: {s: [] for s in LABELLED_SECTIONS} | notes for name in (*sites, WHOLE)}
+    parts[WHOLE]["testing"] = source["testing"]
     left_out = []
     for section in LABELLED_SECTIONS:
         for item in source[section]:
@@ -172,7 +133,7 @@ def _share_out(
             if not image:
                 left_out.append(f"case {item['case']} ({section}): has nothing that {site} scans")
                 continue
-            for name in (site, _WHOLE):
+            for name in (site, WHOLE):
                 parts[name][section].append({**item, "image": image, "site": site})
     return parts, left_out
 
@@ -187,14 +148,6 @@ def _check_apart(paths: Iterable[Path], source: str | Path) -> None:
     for path in paths:
         if path.resolve() == Path(source).resolve():
             raise ValueError(f"{path} is the datalist to share out. Choose another output folder.")
-
-
-def _check_site(name: str) -> str:
-    if not _SITE_NAME.fullmatch(name) or name == _WHOLE:
-        raise ValueError(
-            f"site name {name!r}: expected letters, digits, '_', '.' and '-', and not '{_WHOLE}'"
-        )
-    return name
 
 
 def _natural(name: str) -> list[Any]:
@@ -221,5 +174,5 @@ def _report(
         cases = [parts[site][section] for section in LABELLED_SECTIONS]
         counts = modality_counts([item for items in cases for item in items], modalities)
         rows.append((site, *(str(len(c)) for c in cases), *(str(counts[m]) for m in modalities)))
-    lines = [table(rows), f"testing, whole: {len(parts[_WHOLE]['testing'])} cases"]
+    lines = [table(rows), f"testing, whole: {len(parts[WHOLE]['testing'])} cases"]
     return "\n".join(lines + [f"left out: {line}" for line in left_out])

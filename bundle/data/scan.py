@@ -12,10 +12,12 @@ import numpy as np
 from bundle.data.case_rules import Finding
 from bundle.data.census import combination_counts, count_table, modality_counts
 from bundle.data.check_cases import CheckMemo, Checks, all_suspicions, check_cases
-from bundle.data.datalist import SECTIONS, labelled, patient_of, shared_patients, write_datalist
-from bundle.data.filenames import survey
+from bundle.data.datalist import labelled, write_datalist
+from bundle.data.filenames import Suffixes
 from bundle.data.labels import BRATS_ALIASES
+from bundle.data.patients import SECTIONS, name_patients, patient_of
 from bundle.data.plausibility.judge import Suspicion, count_by_rule
+from bundle.data.survey import survey
 from bundle.data.volumes import Grid
 from bundle.modalities import BRATS_MODALITIES, check_modalities
 from bundle.regions import BRATS_REGIONS, Regions, check_regions, known_labels
@@ -30,6 +32,8 @@ def scan(
     split: Sequence[float] | None = None,
     seed: int = 0,
     check: Literal["voxels", "headers", "none"] = "voxels",
+    suffixes: Suffixes = None,
+    patient: str | None = None,
 ) -> list[str]:
     """Print what a folder holds and what is wrong with it; write a datalist of the good cases.
 
@@ -45,6 +49,10 @@ def scan(
         seed: of the split.
         check: "voxels" = read every file, about two seconds a case; "headers" = voxel grids only;
             "none" = names only.
+        suffixes: endings of file names besides the known ones, such as 'flair=fla,fla_bet'; see
+            `bundle.data.filenames.read_suffixes`.
+        patient: a regular expression for the start of a case's name, whose group 1 is the patient;
+            None = the names of known data sets, see `bundle.data.patients`.
 
     Returns:
         The problems, one line each. The cases they name are left out of the datalist, but for those
@@ -62,17 +70,21 @@ def scan(
             "Give one of these words."
         )
     shares = None if split is None else check_split(split)
-    found, problems = survey(root, modalities)
+    found = survey(root, modalities, suffixes)
+    problems = found.problems + found.unread + found.channels
+    problems += name_patients(found.items, patient)
     checks = Checks(
         tuple(modalities), tuple(known_labels(regions)), dict(aliases or {}), check, dict(regions)
     )
-    findings, bad = check_cases(found, checks, CheckMemo(None, checks), "reading")
+    findings, bad = check_cases(found.items, checks, CheckMemo(None, checks), "reading")
     items = [finding.usable for finding in findings]
-    datalist = _sections(items, shares, seed)
+    datalist, parted = _sections(items, shares, seed)
     suspicions = all_suspicions(_findings_by_section(findings, datalist))
-    odd = [str(found) for found in suspicions if found.refused != "never"]
-    problems += bad + shared_patients(datalist) + odd
+    odd = [str(suspicion) for suspicion in suspicions if suspicion.refused != "never"]
+    problems += bad + parted + odd
     print(_census(root, items, findings, modalities, suspicions))
+    if found.predictions:
+        print(f"\npredictions of this bundle, left aside: {found.predictions} files")
     print(_notes(findings, suspicions, aliases, problems))
     if odd:
         print("the cases that look odd, or share a scan, stay in the datalist")
@@ -101,16 +113,25 @@ def check_split(split: Sequence[float]) -> tuple[float, ...]:
 
 def _sections(
     items: Iterable[dict[str, Any]], shares: Sequence[float] | None, seed: int
-) -> dict[str, list[dict[str, Any]]]:
+) -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
+    """Share out the patients; a case without label is left out if its patient is not in testing."""
     patients = sorted({patient_of(item) for item in labelled(items)})
     np.random.default_rng(seed).shuffle(patients)
     ends = np.rint(np.cumsum(shares or (1.0, 0.0, 0.0)) * len(patients)).astype(int)
     section_of = {patient: SECTIONS[int((ends <= i).sum())] for i, patient in enumerate(patients)}
     sections: dict[str, list[dict[str, Any]]] = {section: [] for section in SECTIONS}
+    parted = []
     for item in items:
-        section = section_of[patient_of(item)] if item.get("label") else "testing"
-        sections[section].append(item)
-    return sections
+        section = section_of.get(patient_of(item), "testing")
+        if item.get("label") or section == "testing":
+            sections[section].append(item)
+            continue
+        parted.append(
+            f"case {item['case']}: no label, and its patient {patient_of(item)} is in "
+            f"'{section}'. It is left out, for in 'testing' it would make scores too good. "
+            "Add its label, or take the patient's other scans away."
+        )
+    return sections, parted
 
 
 def _findings_by_section(

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from bundle.data import case_files
 from bundle.data.datalist import hash_case, labelled
+from bundle.data.filenames import Suffixes
 from bundle.modalities import Subset, all_subsets, parse_subset
 from bundle.transforms.drop import DropModalitiesd
 
@@ -39,6 +40,7 @@ def cached_cases(
     cache_dir: str | None = None,
     in_memory: bool = False,
     modalities: Sequence[str] | None = None,
+    suffixes: Suffixes = None,
 ) -> PersistentDataset | CacheDataset:
     """Keep what the deterministic transforms make of each case on disk, or in memory if asked.
 
@@ -53,9 +55,10 @@ def cached_cases(
             an item, nothing shared between processes, for data that is small.
         modalities: the vocabulary, for items that a host gives as one file (`spell_out`); None =
             every item names its files.
+        suffixes: as in `spell_out`.
     """
     if modalities is not None:
-        data = spell_out(data, modalities)
+        data = spell_out(data, modalities, suffixes)
     if in_memory:
         return CacheDataset(data, transform, progress=False)
     return PersistentDataset(
@@ -69,7 +72,7 @@ def cached_cases(
 
 
 def spell_out(
-    data: Sequence[Mapping[str, Any]], modalities: Sequence[str]
+    data: Sequence[Mapping[str, Any]], modalities: Sequence[str], suffixes: Suffixes = None
 ) -> list[Mapping[str, Any]]:
     """Name every file of each case, as a datalist does.
 
@@ -79,6 +82,8 @@ def spell_out(
     Args:
         data: items whose `image` is whatever `bundle.transforms.load.LoadModalitiesd` takes.
         modalities: the vocabulary.
+        suffixes: endings of file names besides the known ones, see
+            `bundle.data.filenames.read_suffixes`.
 
     Returns:
         Items whose `image` maps modalities to paths; a 4D file, which has no names, stays.
@@ -87,7 +92,9 @@ def spell_out(
         CaseError: as `LoadModalitiesd`, for a file that is missing or tells no modality.
     """
     return [
-        item if isinstance(item["image"], Mapping) else case_files.spell_out(item, modalities)
+        item
+        if isinstance(item["image"], Mapping)
+        else case_files.spell_out(item, modalities, suffixes)
         for item in data
     ]
 
@@ -180,6 +187,7 @@ class CaseSubsets(Dataset):
             gaps, as many cases as there are subsets see every one); or
             a list such as ["t1+t2", "flair"].
         cache_dir: as in `cached_cases`.
+        suffixes: as in `spell_out`.
     """
 
     def __init__(
@@ -189,8 +197,9 @@ class CaseSubsets(Dataset):
         modalities: Sequence[str],
         subsets: str | Sequence[str] = "all",
         cache_dir: str | None = None,
+        suffixes: Suffixes = None,
     ) -> None:
-        self.data = data = spell_out(data, modalities)
+        self.data = data = spell_out(data, modalities, suffixes)
         self.cases = cached_cases(data, transform, cache_dir)
         self.modalities = tuple(modalities)
         self.pairs = plan_subsets(data, modalities, subsets)

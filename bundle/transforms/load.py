@@ -16,7 +16,7 @@ from monai.transforms import MapTransform
 from bundle.data.case_files import find_files, is_4d, name_case
 from bundle.data.case_rules import CHECKED, impossible
 from bundle.data.channels import channel_order, check_order, unknown_order
-from bundle.data.filenames import file_endings, split_name
+from bundle.data.filenames import Suffixes, file_endings, split_name
 from bundle.data.plausibility.judge import judge
 from bundle.data.plausibility.measure import CaseMeter
 from bundle.data.volumes import (
@@ -28,7 +28,7 @@ from bundle.data.volumes import (
     read_case,
     read_volumes,
 )
-from bundle.modalities import FILE_SUFFIXES, check_modalities
+from bundle.modalities import check_modalities
 from bundle.transforms.monai_label import answer, settle_format, tell
 from bundle.transforms.outside import mark_nonzero
 
@@ -58,7 +58,7 @@ class LoadModalitiesd(MapTransform):
     Args:
         keys: usually "image".
         modalities: the vocabulary, in channel order.
-        suffixes: endings of file names by modality; a modality's own name always counts.
+        suffixes: endings of file names besides the known ones, see `read_suffixes`.
         present_key: where `present` (M,) bool goes, True = available.
         copy_key: where a copy goes that stays as scanned, for pictures; None = no copy.
         modality_key: where an item may say what a single file is whose name does not.
@@ -76,7 +76,7 @@ class LoadModalitiesd(MapTransform):
         self,
         keys: KeysCollection,
         modalities: Sequence[str],
-        suffixes: Mapping[str, Sequence[str]] | None = None,
+        suffixes: Suffixes = None,
         present_key: str = "present",
         copy_key: str | None = None,
         modality_key: str = "modality",
@@ -87,9 +87,7 @@ class LoadModalitiesd(MapTransform):
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.modalities = check_modalities(modalities)
-        self.endings = file_endings(
-            self.modalities, FILE_SUFFIXES if suffixes is None else suffixes
-        )
+        self.endings = file_endings(self.modalities, suffixes)
         self.present_key = present_key
         self.copy_key = copy_key
         self.modality_key = modality_key

@@ -181,7 +181,7 @@ ALL_VERBS = ", ".join(VERBS)
         ("scan D --Split=1", f"{NO} --Split. Did you mean --split? {LIST_SCAN}"),
         ("scan D --strict y --alias", f"{NO} --alias. Did you mean --aliases? {LIST_SCAN}"),
         ("scan --seed 1", f"error: scan: no value for ROOT. {LIST_SCAN}"),
-        ("scan a b c d e f g h i j", f"error: scan: one value too many, 'j'. {LIST_SCAN}"),
+        ("scan a b c d e f g h i j k l", f"error: scan: one value too many, 'l'. {LIST_SCAN}"),
     ],
 )  # fmt: skip
 def test_a_wrong_word_gets_one_line_and_status_2(words, last, capsys):

@@ -18,7 +18,8 @@ RATES = (0.2, 0.4, 0.6, 0.8)
 
 
 def item(name: str, modalities=BRATS_MODALITIES) -> dict:
-    return {"case": name, "image": {m: f"{name}_{m}.nii.gz" for m in modalities}, "label": "l.nii"}
+    image = {m: f"{name}_{m}.nii.gz" for m in modalities}
+    return {"case": name, "image": image, "label": f"{name}_seg.nii.gz"}
 
 
 def write(folder: Path, training: int = 4, testing=BRATS_MODALITIES) -> Path:

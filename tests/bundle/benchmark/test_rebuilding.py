@@ -50,10 +50,16 @@ def test_no_brain_is_an_error(scan):
 
 
 def test_the_kept_apart_modality_is_never_together_with_another(tmp_path):
-    image = {name: f"{name}.nii.gz" for name in BRATS_MODALITIES}
-    cases = [{"case": str(i), "image": dict(image), "label": "seg.nii.gz"} for i in range(6)]
+    cases = [
+        {
+            "case": str(i),
+            "image": {name: f"{i}_{name}.nii.gz" for name in BRATS_MODALITIES},
+            "label": f"{i}_seg.nii.gz",
+        }
+        for i in range(7)
+    ]
     source = tmp_path / "whole.json"
-    write_datalist({"training": cases, "testing": cases[:1]}, source)
+    write_datalist({"training": cases[:6], "testing": cases[6:]}, source)
     path = rebuilding.unpaired(str(source), "flair", tmp_path / "apart.json")
     content = load_datalist(path, BRATS_MODALITIES)
     kept = [tuple(item["image"]) for item in content["training"]]

@@ -35,3 +35,27 @@ def test_files_of_which_none_is_a_modality_name_the_endings(write_volume):
     folder = write_volume("A/A_map.nii.gz").parent
     with pytest.raises(CaseError, match=r"no modality is recognisable in .*_flair \(flair\)"):
         find_files(folder, BRATS_MODALITIES, "A")
+
+
+def test_a_sibling_or_file_of_the_folder_that_is_not_understood_is_said(write_volume, caplog):
+    path = write_volume("A/A_t1.nii.gz", 0)
+    write_volume("A/A_dark.nii.gz", 1)
+    for source in (path, path.parent):
+        caplog.clear()
+        assert list(find_files(source, BRATS_MODALITIES, "A")) == ["t1"]
+        assert "case A: A_dark.nii.gz is left out, its name is not understood" in caplog.text
+    item = spell_out({"image": path}, BRATS_MODALITIES, {"flair": ["dark"]})
+    assert list(item["image"]) == ["t1", "flair"]
+
+
+def test_bids_siblings_are_one_case_whatever_their_entities(write_volume):
+    path = write_volume("sub-01_acq-3d_T1w.nii.gz", 0)
+    write_volume("sub-01_ce-gd_T1w.nii.gz", 1)
+    write_volume("sub-01_dseg.nii.gz", 1)
+    item = spell_out({"image": path}, BRATS_MODALITIES)
+    assert (item["case"], list(item["image"])) == ("sub-01", ["t1", "t1ce"])
+
+
+def test_a_host_may_call_a_case_0(gap_case):
+    assert spell_out({"image": gap_case, "case": 0}, BRATS_MODALITIES)["case"] == "0"
+    assert spell_out({"image": gap_case, "case": ""}, BRATS_MODALITIES)["case"] == "A"

@@ -14,7 +14,6 @@ from bundle.data.datalist import (
     hash_case,
     inference_cases,
     load_datalist,
-    patient_of,
     read_datalist,
     write_datalist,
 )
@@ -99,19 +98,6 @@ def test_a_patient_in_two_sections_is_refused(tmp_path):
     path = write(tmp_path, training=entries[:1], validation=entries[1:])
     with pytest.raises(ValueError, match="patient BraTS-GLI-00005 is in training and validation"):
         read_datalist(path, MODALITIES, REGIONS)
-
-
-@pytest.mark.parametrize(
-    ("item", "patient"),
-    [
-        ({"case": "BraTS-GLI-00005-001"}, "BraTS-GLI-00005"),
-        ({"case": "BraTS2021_00005"}, "BraTS2021_00005"),
-        ({"case": "x-001"}, "x-001"),
-        ({"case": "x-001", "patient": "x"}, "x"),
-    ],
-)
-def test_the_patient_is_the_case_without_its_timepoint(item, patient):
-    assert patient_of(item) == patient
 
 
 def test_every_bad_case_is_told_in_one_error(tmp_path):
@@ -258,3 +244,138 @@ def test_a_blank_volume_is_logged_also_from_the_memo(tmp_path, caplog):
         caplog.clear()
         read_datalist(path, MODALITIES, REGIONS, memo=tmp_path / "memo.json")
         assert "a_t1.nii is constant everywhere, so 't1' counts as absent" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("given", "name"), [(0, "0"), (7, "7"), ("0", "0"), ("site1/p01", "site1/p01")]
+)
+def test_a_whole_number_is_a_name(tmp_path, given, name):
+    path = write(tmp_path, testing=[{"case": given, "image": {"t1": "a.nii"}}])
+    assert load_datalist(path, MODALITIES)["testing"][0]["case"] == name
+
+
+@pytest.mark.parametrize("given", [False, True, "", "  ", None, 1.5, [], ["a"], {}])
+def test_other_values_are_no_names(tmp_path, given):
+    path = write(tmp_path, testing=[{"case": given, "image": {"t1": "a.nii"}}])
+    with pytest.raises(ValueError, match=r"testing\[0\]: expected an object with a 'case', a text"):
+        load_datalist(path, MODALITIES)
+    path = write(tmp_path, testing=[{"case": "a", "patient": given, "image": {"t1": "a.nii"}}])
+    if given is not None:
+        with pytest.raises(ValueError, match="case a: 'patient' must be a name"):
+            load_datalist(path, MODALITIES)
+
+
+@pytest.mark.parametrize(
+    "case",
+    *[
+        [
+            "..",
+            ".",
+            "../p01",
+            "a/../../b",
+            "a\\..\\b",
+            "/p01",
+            "p01/",
+            "C:\\p01",
+            "a\nb",
+            "a\u202eb",
+        ]
+    ],
+)
+def test_a_name_that_leads_elsewhere_is_refused(tmp_path, case):
+    path = write(tmp_path, testing=[{"case": case, "image": {"t1": "a.nii"}}])
+    with pytest.raises(ValueError, match=r"testing\[0\]: expected a case's name of at most 200"):
+        load_datalist(path, MODALITIES)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le"])
+def test_the_encodings_of_windows_are_read(tmp_path, encoding):
+    path = tmp_path / "d.json"
+    path.write_bytes('{"testing": [{"case": "ä", "image": {"t1": "a.nii"}}]}'.encode(encoding))
+    assert load_datalist(path, MODALITIES)["testing"][0]["case"] == "ä"
+
+
+def test_another_encoding_is_refused_with_the_file(tmp_path):
+    path = tmp_path / "d.json"
+    path.write_bytes('{"testing": [{"case": "ä"}]}'.encode("cp1252"))
+    with pytest.raises(ValueError, match=r"d\.json: not a JSON file, .* Save it as UTF-8"):
+        load_datalist(path, MODALITIES)
+
+
+def one(case: str, *files: str, label: str = "") -> dict:
+    image = dict(zip(MODALITIES, files, strict=False))
+    return {"case": case, "image": image} | ({"label": label} if label else {})
+
+
+@pytest.mark.parametrize(
+    ("sections", "messages"),
+    [
+        ({"testing": [one("p", "a.nii", "a.nii")]}, ["case p: t1 and flair are one file"]),
+        ({"testing": [one("p", "a.nii", "x/../a.nii")]}, ["case p: t1 and flair are one file"]),
+        ({"training": [one("p", "a.nii", label="a.nii")]}, ["case p: t1 and label are one file"]),
+        ({"testing": [one("p", "a.nii"), one("q", "link.nii")]}, ["cases p and q share the file"]),
+        (
+            {"training": [one("p", "a.nii", "b.nii")], "testing": [one("q", "b.nii", "a.nii")]},
+            ["cases p in 'training' and q in 'testing' share the 2 files, such as"],
+        ),
+        (
+            {"training": [one("p", "a.nii", label="s.nii")], "testing": [one("q", "s.nii")]},
+            ["cases p in 'training' and q in 'testing' share the file", "Scores would be too good"],
+        ),
+        (
+            {s: [one(s, "a.nii")] for s in ("training", "validation", "testing")},
+            ["training in 'training' and validation in", "training in 'training' and testing in"],
+        ),
+    ],
+)
+def test_one_file_stands_for_one_thing(tmp_path, sections, messages):
+    (tmp_path / "link.nii").symlink_to("a.nii")
+    path = write(tmp_path, **sections)
+    for read in (load_datalist, inference_cases):
+        with pytest.raises(ValueError, match=r"datalist\.json: [12] problem") as error:
+            read(path, MODALITIES)
+        assert all(message in str(error.value) for message in messages)
+
+
+def test_a_case_of_another_time_is_a_leak(tmp_path):
+    entries = [make_entry(tmp_path, f"sub-01_ses-0{i}") for i in range(2)]
+    path = write(tmp_path, training=entries[:1], testing=entries[1:])
+    with pytest.raises(ValueError, match="patient sub-01 is in training and testing"):
+        read_datalist(path, MODALITIES, REGIONS, check="none")
+
+
+def test_dots_name_the_folder_that_they_lead_to(tmp_path, monkeypatch):
+    make_entry(tmp_path, "a")
+    for name in MODALITIES:
+        (tmp_path / f"a_{name}.nii").rename(tmp_path / f"{name}.nii")
+    (tmp_path / "a_seg.nii").unlink()
+    (tmp_path / "inner").mkdir()
+    monkeypatch.chdir(tmp_path / "inner")
+    (item,) = inference_cases("..", MODALITIES)
+    assert item["case"] == tmp_path.name
+    (tmp_path / "link").symlink_to(tmp_path / "inner")
+    (item,) = inference_cases(tmp_path / "link" / "..", MODALITIES)
+    assert item["case"] == tmp_path.name
+
+
+def test_inference_reads_given_endings_and_warns_of_what_it_does_not(tmp_path, caplog):
+    entry = make_entry(tmp_path, "a")
+    (tmp_path / "a_flair.nii").rename(tmp_path / "a_dark.nii")
+    (item,) = inference_cases(tmp_path, MODALITIES)
+    assert list(item["image"]) == ["t1"]
+    assert "1 NIfTI file is not understood, such as a_dark.nii" in caplog.text
+    (item,) = inference_cases(tmp_path, MODALITIES, suffixes="flair=dark")
+    assert list(item["image"]) == list(entry["image"])
+
+
+def test_inference_takes_the_decathlons_folder_and_drops_what_is_no_4d_file(tmp_path):
+    (tmp_path / "dataset.json").write_text('{"modality": {"0": "FLAIR", "1": "T1w"}}')
+    images = tmp_path / "imagesTs"
+    images.mkdir()
+    save(images / "B_1.nii", np.ones((4, 5, 6, 2), np.float32))
+    save(images / "B_2.nii", np.ones((4, 5, 6), np.float32))
+    assert inference_cases(tmp_path, MODALITIES) == [
+        {"case": "B_1", "image": str(images / "B_1.nii")}
+    ]
+    with pytest.raises(ValueError, match=r"case B_2: expected all channels in .* got one"):
+        inference_cases(tmp_path, MODALITIES, on_bad="raise")

@@ -1,27 +1,19 @@
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
 import pytest
 
-from bundle.data.filenames import file_endings, split_name, survey
+from bundle.data.filenames import (
+    ending_role,
+    file_endings,
+    is_volume,
+    might_be_volume,
+    read_name,
+    read_suffixes,
+    split_name,
+)
 from bundle.modalities import BRATS_MODALITIES
 
 ENDINGS = file_endings(BRATS_MODALITIES)
-
-
-def touch(root: Path, *files: str) -> None:
-    for file in files:
-        path = root / file
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-
-
-def find_cases(root: Path) -> list[dict]:
-    items, problems = survey(root, BRATS_MODALITIES)
-    assert not problems
-    return items
 
 
 @pytest.mark.parametrize(
@@ -47,74 +39,137 @@ def test_a_modality_without_known_endings_is_found_by_its_own_name():
     assert split_name("case_adc_map.nii", endings) == ("case", "adc_map")
 
 
-def test_nested_folders_of_brats2018(tmp_path):
-    for grade, case in (("HGG", "Brats18_A_1"), ("LGG", "Brats18_B_1")):
-        touch(tmp_path, *(f"{grade}/{case}/{case}_{e}.nii.gz" for e in (*BRATS_MODALITIES, "seg")))
-    items = find_cases(tmp_path)
-    assert [item["case"] for item in items] == ["Brats18_A_1", "Brats18_B_1"]
-    assert list(items[0]["image"]) == list(BRATS_MODALITIES)
-    assert items[0]["label"].endswith("HGG/Brats18_A_1/Brats18_A_1_seg.nii.gz")
+@pytest.mark.parametrize(
+    ("name", "prefix", "role"),
+    [
+        ("sub-01_T1w.nii.gz", "sub-01", "t1"),
+        ("sub-01_ce-gadolinium_T1w.nii.gz", "sub-01", "t1ce"),
+        ("sub-01_ce-gadobutrol_run-1_T1w.nii.gz", "sub-01", "t1ce"),
+        ("sub-01_ce-none_T1w.nii.gz", "sub-01", "t1"),
+        ("sub-01_ce-gadolinium_T2w.nii.gz", "sub-01", "t2"),
+        ("sub-01_ses-02_space-MNI_desc-preproc_FLAIR.nii.gz", "sub-01_ses-02", "flair"),
+        ("sub-01_acq-3d_T1w.nii", "sub-01", "t1"),
+        ("sub-01_dseg.nii.gz", "sub-01", "label"),
+        ("sub-01_T2starw.nii.gz", "sub-01_T2starw", None),
+    ],
+)
+def test_bids_entities_tell_the_agent_and_not_the_case(name, prefix, role):
+    assert split_name(name, ENDINGS) == (prefix, role)
 
 
-def test_the_odd_label_of_brats2020_belongs_to_its_folder(tmp_path):
-    case = "BraTS20_Training_355"
-    touch(tmp_path, f"{case}/{case}_t1.nii", f"{case}/W39_1998.09.19_Segm.nii")
-    (item,) = find_cases(tmp_path)
-    assert item["case"] == case
-    assert item["label"].endswith("W39_1998.09.19_Segm.nii")
+@pytest.mark.parametrize(
+    ("name", "role"),
+    [
+        ("p01_t1ce_reg.nii.gz", "t1ce"),
+        ("p01_t1c_bet.nii.gz", "t1ce"),
+        ("p01_flair_n4_norm_mni152_1mm.nii.gz", "flair"),
+        ("p01_t2_skull_stripped.nii", "t2"),
+        ("p01_T1_1.5mm.nii", "t1"),
+        ("p01_coreg_t1gd.nii.gz", "t1ce"),
+        ("p01_brain_t2.nii.gz", "t2"),
+        ("p01_flair (1).nii.gz", "flair"),
+        ("p01_flair - Copy.nii.gz", "flair"),
+        ("p01_flair_reg_to_t1.nii.gz", "flair"),
+        ("p01_t2_in_mni.nii.gz", "t2"),
+    ],
+)
+def test_words_of_preprocessing_are_read_over(name, role):
+    assert split_name(name, ENDINGS) == ("p01", role)
 
 
-def test_a_stray_label_joins_no_case_of_a_flat_folder(tmp_path):
-    touch(tmp_path, "a_t1.nii", "b_seg.nii")
-    assert "label" not in find_cases(tmp_path)[0]
+@pytest.mark.parametrize("word", ["t1post", "t1wce", "t1gd", "T1-Gd", "t1_post", "T1+C", "ce_T1w"])
+def test_t1_after_the_agent_is_t1ce_in_any_spelling(word):
+    assert split_name(f"p01_{word}.nii.gz", ENDINGS) == ("p01", "t1ce")
 
 
-def test_a_stray_image_is_another_case(tmp_path):
-    touch(tmp_path, "a/a_t1.nii", "a/b_flair.nii")
-    items = find_cases(tmp_path)
-    assert [(item["case"], *item["image"]) for item in items] == [("a", "t1"), ("b", "flair")]
+@pytest.mark.parametrize("word", ["t2flair", "t2_flair", "T2-FLAIR", "fla", "t2w.flair"])
+def test_t2_flair_is_flair(word):
+    assert split_name(f"p01_{word}.nii.gz", ENDINGS) == ("p01", "flair")
+    # Where FLAIR is not asked for, it is nothing, and no T2.
+    assert split_name(f"p01_{word}.nii.gz", file_endings(["t1", "t2"])) == ("p01", "other")
 
 
-def test_several_cases_in_one_folder(tmp_path):
-    touch(tmp_path, "a_t1.nii.gz", "a_seg.nii.gz", "b-flair.nii.gz", "b-t1.nii.gz")
-    first, second = find_cases(tmp_path)
-    assert (first["case"], list(first["image"]), "label" in first) == ("a", ["t1"], True)
-    assert (second["case"], list(second["image"]), "label" in second) == (
-        "b",
-        ["t1", "flair"],
-        False,
-    )
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("p01_t1_flair.nii.gz", "two in the name, t1 and flair"),
+        ("p01_flair_t2.nii.gz", "two in the name, flair and t2"),
+        ("p01_t1_brain_mask.nii.gz", "no modality in the name"),
+        ("p01_adc_to_t1.nii.gz", "no modality in the name"),
+        ("p01_t1map.nii.gz", "no modality in the name"),
+        ("p01_brain_seg.nii.gz", "a label of the anatomy by its name"),
+        ("p01_flair.nii (1).gz", "a number after .nii, which no reader takes"),
+        ("x" * 300 + "_t1.nii", "no modality in the name"),
+    ],
+)
+def test_what_is_not_certain_is_not_understood(name, why):
+    read = read_name(name, ENDINGS)
+    assert (read.role, read.why) == (None, why)
 
 
-def test_bare_names_take_the_folder_as_case(tmp_path):
-    touch(tmp_path, "patient7/t1.nii.gz", "patient7/seg.nii.gz")
-    assert find_cases(tmp_path)[0]["case"] == "patient7"
+@pytest.mark.parametrize(
+    ("name", "role"),
+    [
+        ("p01_pred.nii.gz", "prediction"),
+        ("p01_probabilities.nii.gz", "prediction"),
+        ("p01_t1_rebuilt.nii.gz", "prediction"),
+        ("p01_uncertainty.nii", "prediction"),
+        ("p01_pred_seg.nii.gz", "prediction"),
+        ("p01_t1ce_seg.nii.gz", "label"),
+    ],
+)
+def test_predictions_are_no_labels(name, role):
+    assert split_name(name, ENDINGS)[1] == role
 
 
-def test_two_files_for_one_modality_are_a_problem_and_spare_the_others(tmp_path):
-    touch(tmp_path, "a/a_t1.nii", "a/a_t1.nii.gz", "b/b_t1.nii")
-    items, problems = survey(tmp_path, BRATS_MODALITIES)
-    assert [item["case"] for item in items] == ["b"]
-    assert len(problems) == 1
-    assert "a_t1.nii," in problems[0]
-    assert "a_t1.nii.gz." in problems[0]
-    assert problems[0].startswith("case a: expected one file for 't1', got 2")
+def test_given_endings_join_the_known_ones_and_win():
+    endings = file_endings(BRATS_MODALITIES, "flair=dark_fluid,xyz_bet; other=adc")
+    names = {"p_dark-fluid.nii": "flair", "p_xyz_bet.nii": "flair", "p_flair.nii": "flair"}
+    names |= {"p_adc.nii": "other", "p_t2.nii": "t2"}
+    assert {name: split_name(name, endings)[1] for name in names} == names
+    assert file_endings(BRATS_MODALITIES, {"t1ce": ["t1"]})["t1"] == "t1ce"
 
 
-def test_one_name_in_two_folders_is_a_problem(tmp_path):
-    touch(tmp_path, "x/a/a_t1.nii", "y/a/a_t1.nii")
-    items, problems = survey(tmp_path, BRATS_MODALITIES)
-    assert not items
-    assert len(problems) == 1
-    assert re.match(r"case a: found in .*x/a and .*y/a", problems[0])
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("fla", "expected modalities with endings"),
+        ("flair=", "expected modalities with endings"),
+        (["fla"], "expected modalities with endings"),
+        ({"flair": [7]}, "expected modalities with endings"),
+        ({"flair": "f(la"}, "expected modalities with endings"),
+        ("flair=x;t1=x", "'x' is given for flair and for t1"),
+        ("flar=fla", "suffixes: unknown modality 'flar'"),
+    ],
+)
+def test_bad_suffixes_are_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        file_endings(BRATS_MODALITIES, given)
 
 
-def test_no_case_says_which_names_are_understood(tmp_path):
-    touch(tmp_path, "notes.txt", "scan.nii.gz")
-    with pytest.raises(ValueError, match=r"no case found under .* t1c \(t1ce\)"):
-        survey(tmp_path, BRATS_MODALITIES)
+def test_separators_in_a_vocabulary_mean_any_separator():
+    endings = file_endings(["ADC-map", "t1"])
+    assert split_name("p_adc_map.nii", endings) == ("p", "ADC-map")
+    assert split_name("p-ADCmap.nii", endings) == ("p", "ADC-map")
 
 
-def test_no_folder_is_an_error(tmp_path):
-    with pytest.raises(FileNotFoundError, match="expected a folder of cases"):
-        survey(tmp_path / "nowhere", BRATS_MODALITIES)
+def test_no_suffixes_are_none():
+    assert read_suffixes(None) == read_suffixes({}) == read_suffixes("") == {}
+
+
+def test_a_vocabulary_of_other_names_has_all_their_endings():
+    endings = file_endings(["t1n", "t1c"])
+    assert split_name("p_t1post.nii", endings) == ("p", "t1c")
+    assert split_name("p_T1w.nii", endings) == ("p", "t1n")
+
+
+def test_a_channels_name_is_an_ending_and_nothing_else():
+    words = ("T1w", "t1gd", "FLAIR", "T1-weighted", "p01_t1", "zscore")
+    roles = [ending_role(word, ENDINGS) for word in words]
+    assert roles == ["t1", "t1ce", "flair", "t1", None, None]
+
+
+def test_a_browsers_copy_may_be_a_volume_that_no_reader_takes():
+    names = ("a.nii", "A.NII.GZ", "a.nii (1).gz", "._a.nii", "a.nii.txt")
+    assert [is_volume(name) for name in names] == [True, True, False, False, False]
+    assert [might_be_volume(name) for name in names] == [True, True, True, False, False]

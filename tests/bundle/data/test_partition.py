@@ -10,7 +10,8 @@ from bundle.modalities import BRATS_MODALITIES
 
 
 def item(case: str, modalities=BRATS_MODALITIES) -> dict:
-    return {"case": case, "image": {m: f"{case}_{m}.nii" for m in modalities}, "label": "seg.nii"}
+    image = {m: f"{case}_{m}.nii" for m in modalities}
+    return {"case": case, "image": image, "label": f"{case}_seg.nii"}
 
 
 def write(folder: Path, training=5, validation=5, **extra) -> Path:
@@ -86,7 +87,9 @@ def test_a_fets_csv_names_sites_and_modalities(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a,b\n1,2\n", r"line 2: expected values for Partition_ID and Subject_ID, got columns"),
+        ("a,b\n1,2\n", r"unknown column 'a'\. Expected Partition_ID and Subject_ID, optionally"),
+        ("Partition_ID\n1\n", r"expected the columns .* got \['Partition_ID'\]\. Add Subject_ID"),
+        ("Partition_ID,Subject_ID\n1,\n", "line 2: expected values for Partition_ID and Subject"),
         ("Partition_ID,Subject_ID\n1,a0\n2,a0\n", "line 3: subject a0 is already at site-1"),
         ("Partition_ID,Subject_ID,Modalities\n1,a0,adc\n", "unknown modality 'adc'"),
         ("Partition_ID,Subject_ID\n", "expected lines of Partition_ID,Subject_ID, got none"),
@@ -109,8 +112,13 @@ def test_parse_plan_names_what_has_no_name():
     [
         ("", "expected sites such as"),
         ("a:t1;a:t2", "site 'a' is named twice"),
-        ("a b:t1", "site name 'a b': expected letters"),
-        ("datalist:t1", "not 'datalist'"),
+        ("a b:t1", "site name 'a b': expected at most 64 letters"),
+        ("a.b:t1", "site name 'a.b': expected at most 64 letters"),
+        ("Server:t1", "not 'server' or 'datalist'"),
+        ("datalist:t1", "not 'server' or 'datalist'"),
+        ("-a:t1", "a letter or digit first"),
+        ("a" * 65 + ":t1", "at most 64 letters"),
+        ("north:t1;North:t2", "'north' and 'North' differ in upper and lower case alone"),
         ("a:adc", "unknown modality 'adc'"),
         ("a:", "expected modalities joined by"),
     ],

@@ -98,3 +98,61 @@ def test_cases_without_label_go_to_testing(tmp_path):
 def test_shares_must_add_up(tmp_path, split):
     with pytest.raises(ValueError, match="two or three shares with sum 1"):
         scan(tmp_path, split=split)
+
+
+def touch(root: Path, *files: str) -> None:
+    for file in files:
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).touch()
+
+
+def test_what_is_not_understood_is_a_problem_and_given_endings_mend_it(tmp_path, capsys):
+    touch(tmp_path, "p1/p1_t1.nii", "p1/p1_dark.nii", "p1/p1_pred.nii")
+    (problem,) = scan(tmp_path, check="none")
+    assert problem.startswith("1 NIfTI file is not understood, such as p1/p1_dark.nii (no modality")
+    out = capsys.readouterr().out
+    assert problem in out
+    assert "predictions of this bundle, left aside: 1 files" in out
+    assert scan(tmp_path, check="none", suffixes="flair=dark") == []
+    assert scan(tmp_path, check="none", suffixes="other=dark") == []
+
+
+def test_the_patients_are_written_where_their_names_are_not_the_cases(tmp_path):
+    cases = [f"sub-0{s}_ses-0{v}" for s in range(6) for v in (1, 2)]
+    touch(tmp_path, *(f"{case}_{end}.nii" for case in cases for end in ("t1", "seg")))
+    scan(tmp_path, tmp_path / "d.json", split=(0.5, 0.25, 0.25), check="none")
+    sections = json.loads((tmp_path / "d.json").read_text())
+    held = {s: {i["patient"] for i in sections[s]} for s in ("training", "validation", "testing")}
+    assert set.union(*held.values()) == {f"sub-0{s}" for s in range(6)}
+    assert sum(map(len, held.values())) == 6
+
+
+def test_a_given_pattern_keeps_patients_together(tmp_path):
+    touch(
+        tmp_path, *(f"c{p}_{t}_{end}.nii" for p in range(4) for t in "ab" for end in ("t1", "seg"))
+    )
+    split = {"split": (0.5, 0.5), "check": "none", "patient": r"(c\d)_"}
+    assert scan(tmp_path, tmp_path / "d.json", **split) == []
+    sections = json.loads((tmp_path / "d.json").read_text())
+    assert [len(sections[s]) for s in ("training", "validation")] == [4, 4]
+    assert len({item["patient"] for item in sections["training"]}) == 2
+    with pytest.raises(ValueError, match="patient: expected a regular expression"):
+        scan(tmp_path, check="none", patient="(")
+
+
+def test_a_patients_scan_without_label_is_not_tested_on(tmp_path):
+    touch(tmp_path, "p1_tp1_t1.nii", "p1_tp1_seg.nii", "p1_tp2_t1.nii", "p2_tp1_t1.nii")
+    (problem,) = scan(tmp_path, tmp_path / "d.json", check="none")
+    assert problem.startswith("case p1_tp2: no label, and its patient p1 is in 'training'.")
+    sections = json.loads((tmp_path / "d.json").read_text())
+    assert [item["case"] for item in sections["testing"]] == ["p2_tp1"]
+    read_datalist(tmp_path / "d.json", BRATS_MODALITIES, BRATS_REGIONS, check="none")
+
+
+def test_4d_files_are_told_with_their_channels(tmp_path, capsys):
+    (tmp_path / "dataset.json").write_text('{"modality": {"0": "FLAIR", "1": "T1w"}}')
+    touch(tmp_path, "imagesTr/B_1.nii.gz", "labelsTr/B_1.nii.gz")
+    (problem,) = scan(tmp_path, tmp_path / "d.json")
+    assert "1 4D file beside" in problem
+    assert "channels FLAIR, T1w: inference takes them as they are. Training needs" in problem
+    assert "was not written" in capsys.readouterr().out

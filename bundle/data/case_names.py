@@ -1,0 +1,42 @@
+"""What a case may be called: files are written under its name."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+# What is written beside a case's name, such as _probabilities.nii.gz, has its place in the 255
+# bytes that a file's name may have.
+_LONGEST = 200
+
+
+def is_name(value: Any) -> bool:
+    """True = a text that is not blank, or a whole number, 0 included."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return whole or (isinstance(value, str) and bool(value.strip()))
+
+
+def check_case_name(case: str, where: str) -> None:
+    """Refuse a name by which a file would be written elsewhere, or not at all.
+
+    Folders within a name are fine: site1/p01.
+
+    Args:
+        case: its name.
+        where: what the message starts with.
+
+    Raises:
+        ValueError: '.' or '..' as a folder, an absolute path, control characters, or too long.
+    """
+    parts = re.split(r"[/\\]", case)
+    if (
+        len(case) > _LONGEST
+        or any(part.strip() in ("", ".", "..") for part in parts)
+        or re.fullmatch(r"[A-Za-z]:", parts[0])
+        or not case.isprintable()
+    ):
+        raise ValueError(
+            f"{where}: expected a case's name of at most {_LONGEST} printable characters without "
+            "'.' or '..' as a folder and without '/' at its start or end, got "
+            f"{case!r:.250}. Rename the case, such as site1/p01."
+        )
