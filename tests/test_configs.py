@@ -39,7 +39,7 @@ def test_the_baselines_train_one_network(name):
 def test_given_endings_reach_all_that_reads_file_names():
     readers = (
         "bundle.transforms.load.LoadModalitiesd",
-        "bundle.data.datalist.inference_cases",
+        "bundle.training.no_data.cases_if_any",
         "bundle.training.datasets.CaseSubsets",
     )
 

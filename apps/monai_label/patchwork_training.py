@@ -107,8 +107,8 @@ class OneGpuTraining(BundleTrainTask):
     ) -> tuple[list[Any], list[Any] | None]:
         """Split into training and validation by patient: a patient is in one of them."""
         from bundle.data.case_files import name_case
-        from bundle.data.datalist import patient_of
         from bundle.data.filenames import file_endings
+        from bundle.data.patients import patient_of
 
         share = request.get("val_split", 0.2)
         if share <= 0:

@@ -140,7 +140,9 @@ def _findings_by_section(
     section_of = {str(item["case"]): name for name in SECTIONS for item in datalist[name]}
     found: dict[str, list[Finding]] = {section: [] for section in SECTIONS}
     for finding in findings:
-        found[section_of[str(finding.item["case"])]].append(finding)
+        # A case that is in no section was left out, and is a problem already.
+        if section := section_of.get(str(finding.item["case"])):
+            found[section].append(finding)
     return found
 
 
