@@ -115,8 +115,9 @@ def test_the_same_scan_in_two_sections_is_refused_also_from_the_memo(
 def test_one_shared_scan_of_several_is_enough_where_voxels_are_read(write_list, write_phantom_case):
     first, second = write_phantom_case("a"), write_phantom_case("b", 1)
     # A copy, for one file in two sections is refused by its path alone.
-    shutil.copy(first["image"]["t2"], second["image"]["flair"])
     path = write_list(training=[first], testing=[second])
+    folder = path.parent
+    shutil.copy(folder / first["image"]["t2"], folder / second["image"]["flair"])
     with pytest.raises(ValueError, match="equal volumes 1, expected at most"):
         read(path)
     assert read(path, check="headers").flagged == {}
