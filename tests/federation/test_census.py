@@ -55,11 +55,18 @@ def cases(write_volume):
 
 
 @pytest.fixture
-def start(tmp_path, monkeypatch, cases):
+def start(tmp_path, monkeypatch, cases, write_volume):
     """Give start(**arguments): the census of a site with those cases, and one more to test."""
 
+    noise = np.random.default_rng(9).uniform(9, 11, (2, *SHAPE))
+    image = {
+        name: str(write_volume(f"other/{name}.nii", voxels))
+        for name, voxels in zip(("t1", "t2"), noise, strict=True)
+    }
+    label = str(write_volume("other/seg.nii", np.full(SHAPE, 2, np.uint8)))
+    testing = [{"case": "other", "image": image, "label": label}]
+
     def make(settings="", **arguments):
-        testing = [{**cases[0], "case": "other"}]
         (tmp_path / "list.json").write_text(json.dumps({"training": cases, "testing": testing}))
         own = "datalist_file: list.json\ncache_dir: cache\n" + settings
         (tmp_path / "site-1.yaml").write_text(own)
