@@ -42,12 +42,15 @@ def ring_numbers(
 
     Args:
         volumes: modality -> (d, h, w) float32, 0 in the air; z-scores below 0 are lifted above it.
+            Their outlines are about the same.
         spacing_mm: of their voxels.
 
     Returns:
         "ring NAME": the darkest layer's median as a share of the less bright one of its brightest
         neighbours outside and inside: 1 = no ring, 0 = a black one. nan = too few layers.
     """
+    if not volumes:
+        return {}
     inside = _enclosed(np.any([volume != 0 for volume in volumes.values()], axis=0))
     depth_mm = ndimage.distance_transform_edt(np.pad(inside, 1), sampling=spacing_mm)
     depth_mm = depth_mm[1:-1, 1:-1, 1:-1][inside]

@@ -138,7 +138,14 @@ class CaseMeter:
         spacing = [
             s * n / m for s, n, m in zip(grid.spacing_mm, grid.shape, brain.shape, strict=True)
         ]
-        numbers |= ring_numbers(volumes, spacing) | mirror_numbers(volumes)
+        overlaps = overlap_numbers(volumes)
+        # Layers below a common surface say nothing about a scan of another outline.
+        whole = {
+            name: volume
+            for name, volume in volumes.items()
+            if not is_odd("masks", overlaps.get(f"overlap {name}", 1.0))
+        }
+        numbers |= ring_numbers(whole, spacing) | mirror_numbers(volumes)
         return (
             numbers | tissue_numbers(volumes, coarse.parts) | agent_numbers(volumes, coarse.parts)
         )
