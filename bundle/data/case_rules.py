@@ -134,7 +134,7 @@ def impossible(case: str, measured: Measured, files: Mapping[str, str | Path]) -
     found = [found for found in judge(case, measured.numbers) if found.refused == "always"]
     lines = []
     for suspicion in found:
-        paths = dict.fromkeys(str(files[name]) for name in suspicion.where.split(" and "))
+        paths = dict.fromkeys(str(files[n]) for n in suspicion.where.split(" and ") if n in files)
         lines.append(f"{suspicion} Read from {' and '.join(paths)}.")
     return lines
 

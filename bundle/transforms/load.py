@@ -200,14 +200,21 @@ class LoadModalitiesd(MapTransform):
 
     def _order_of(self, path: Any, case: str, said: Any) -> tuple[str | None, ...]:
         """Return what each volume of a 4D file is, and say where that is known from."""
-        noted, given = None, self.channel_order
-        if said:
-            given = check_order(said, self.modalities, f"case {case}")
-        if given is None:
+        given = check_order(said, self.modalities, f"case {case}") if said else self.channel_order
+        try:
             noted = channel_order(path, self.modalities, self.endings)
+        except CaseError:
+            if given is None:
+                raise
+            noted = None  # that is why it was given
         order = given or noted
         if order is None:
             raise unknown_order(path, count_volumes(path, case), self.modalities, case)
+        if given and noted and given != noted:
+            logger.warning(
+                f"case {case}: channel_order says {list(given)}, the dataset.json of {path} says "
+                f"{list(noted)}. channel_order counts."
+            )
         source = "channel_order" if given else "its dataset.json"
         names = ", ".join(name or "(left out)" for name in order)
         logger.info(f"case {case}: the volumes of {path} are {names}, by {source}")

@@ -5,7 +5,7 @@ x y z are the axes of a volume as stored; d h w those of its coarse copy.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from scipy import ndimage
@@ -32,42 +32,52 @@ def border_share(voxels: np.ndarray) -> float:
     return sorted(ends)[1]
 
 
-def ring_depth(volume: np.ndarray, spacing_mm: Sequence[float]) -> float:
+def ring_numbers(
+    volumes: Mapping[str, np.ndarray], spacing_mm: Sequence[float]
+) -> dict[str, float]:
     """Measure how dark a layer below the surface is, against what is above and below it.
 
     From the surface inwards a head has scalp, the black skull, and the brain. A stripped brain gets
     brighter or darker inwards, but not both.
 
     Args:
-        volume: (d, h, w) float32, 0 in the air; z-scores below 0 are lifted above it.
-        spacing_mm: of its voxels.
+        volumes: modality -> (d, h, w) float32, 0 in the air; z-scores below 0 are lifted above it.
+            Their outlines are about the same.
+        spacing_mm: of their voxels.
 
     Returns:
-        The darkest layer's median as a share of the less bright one of its brightest neighbours
-        outside and inside: 1 = no ring, 0 = a black one. nan = too few layers.
+        "ring NAME": the darkest layer's median as a share of the less bright one of its brightest
+        neighbours outside and inside: 1 = no ring, 0 = a black one. nan = too few layers.
     """
-    inside = _enclosed(volume != 0)
+    if not volumes:
+        return {}
+    inside = _enclosed(np.any([volume != 0 for volume in volumes.values()], axis=0))
     depth_mm = ndimage.distance_transform_edt(np.pad(inside, 1), sampling=spacing_mm)
     depth_mm = depth_mm[1:-1, 1:-1, 1:-1][inside]
-    values = volume[inside]
-    if not values.size:
-        return float("nan")
-    lift = min(0.0, float(values.min()))
-    values = np.where(values != 0, values - lift, 0)
     # Most of the surface is seen along the two finer axes.
     step_mm = max(_RING_STEP_MM, sorted(spacing_mm)[1])
-    layers = []
-    for start_mm in np.arange(0, _RING_REACH_MM + step_mm, step_mm):
-        layer = values[(depth_mm > start_mm) & (depth_mm <= start_mm + step_mm)]
-        if layer.size < _LEAST_LAYER:
-            break
-        layers.append(float(np.median(layer)))
+    layer_of = np.ceil(depth_mm / step_mm).astype(int) - 1
+    counts = np.bincount(layer_of, minlength=1)[: int(np.ceil(_RING_REACH_MM / step_mm)) + 1]
+    enough = counts >= _LEAST_LAYER
+    deep = len(counts) if enough.all() else int(enough.argmin())
+    layers = [layer_of == number for number in range(deep)]
+    return {f"ring {n}": _darkest(_lifted(v[inside]), layers) for n, v in volumes.items()}
+
+
+def _lifted(values: np.ndarray) -> np.ndarray:
+    """Move values that are not 0 up until none is below it."""
+    return np.where(values != 0, values - min(0.0, float(values.min(initial=0))), 0)
+
+
+def _darkest(values: np.ndarray, layers: Sequence[np.ndarray]) -> float:
+    """Compare the medians of layers, from the surface inwards; see `ring_numbers`."""
+    medians = [float(np.median(values[layer])) for layer in layers]
     shares = [1.0]
-    for i in range(1, len(layers) - 1):
-        beside = min(max(layers[:i]), max(layers[i + 1 :]))
-        if beside > _LEAST_BRIGHT * max(layers):
-            shares.append(layers[i] / beside)
-    return min(shares) if len(layers) > 2 else float("nan")
+    for i in range(1, len(medians) - 1):
+        beside = min(max(medians[:i]), max(medians[i + 1 :]))
+        if beside > _LEAST_BRIGHT * max(medians):
+            shares.append(medians[i] / beside)
+    return min(shares) if len(medians) > 2 else float("nan")
 
 
 def _share(face: np.ndarray) -> float:

@@ -24,7 +24,7 @@ from bundle.data.plausibility.contrast import (
     overlap_numbers,
     tissue_numbers,
 )
-from bundle.data.plausibility.head import ring_depth
+from bundle.data.plausibility.head import ring_numbers
 from bundle.data.plausibility.measured import Measured
 from bundle.data.plausibility.repeats import copy_numbers
 from bundle.data.plausibility.rules import is_odd
@@ -138,8 +138,14 @@ class CaseMeter:
         spacing = [
             s * n / m for s, n, m in zip(grid.spacing_mm, grid.shape, brain.shape, strict=True)
         ]
-        numbers |= {f"ring {name}": ring_depth(v, spacing) for name, v in volumes.items()}
-        numbers |= mirror_numbers(volumes)
+        overlaps = overlap_numbers(volumes)
+        # Layers below a common surface say nothing about a scan of another outline.
+        whole = {
+            name: volume
+            for name, volume in volumes.items()
+            if not is_odd("masks", overlaps.get(f"overlap {name}", 1.0))
+        }
+        numbers |= ring_numbers(whole, spacing) | mirror_numbers(volumes)
         return (
             numbers | tissue_numbers(volumes, coarse.parts) | agent_numbers(volumes, coarse.parts)
         )

@@ -245,6 +245,21 @@ def test_the_order_in_a_4d_file_is_never_guessed(write_volume, count):
         load(path, "A")
 
 
+def test_an_order_that_contradicts_the_dataset_json_counts_and_is_said(write_volume, caplog):
+    path = write_volume("A.nii.gz", np.random.rand(*SHAPE, 2).astype(np.float32))
+    note, order = path.with_name("dataset.json"), ["t2", "t1"]
+    for names, warned in ((["T1", "FLAIR"], True), (["T2", "T1"], False), (["ADC", "x"], False)):
+        caplog.clear()
+        note.write_text(json.dumps({"channel_names": dict(enumerate(names))}))
+        assert load(path, "A", channel_order=order)["present"].tolist() == [
+            True,
+            False,
+            True,
+            False,
+        ]
+        assert ("channel_order says ['t2', 't1'], the dataset.json of" in caplog.text) is warned
+
+
 def test_an_order_that_names_no_modality_is_refused_by_who_gave_it(write_volume):
     with pytest.raises(ValueError, match="loading: channel_order: unknown modality 'pet'"):
         LoadModalitiesd("image", BRATS_MODALITIES, channel_order=["pet"])

@@ -3,9 +3,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bundle.data.plausibility.head import border_share, ring_depth
+from bundle.data.plausibility.head import border_share, ring_numbers
 
 DEPTH = 24 - np.linalg.norm(np.indices((50, 50, 50)) - 24.5, axis=0)  # voxels below the surface
+
+
+def ring_depth(volume: np.ndarray, spacing_mm: tuple[float, ...]) -> float:
+    return ring_numbers({"t1": volume}, spacing_mm)["ring t1"]
 
 
 def layers(*values: float) -> np.ndarray:
@@ -41,6 +45,12 @@ def test_z_scores_below_0_make_no_ring():
     inside = brain != 0
     scored = np.where(inside, (brain - brain[inside].mean()) / brain[inside].std(), 0)
     assert ring_depth(scored.astype(np.float32), (2.0, 2.0, 2.0)) == 1
+
+
+def test_a_stripped_volume_beside_one_with_its_scalp_has_no_ring():
+    head, brain = layers(100, 10, 80, 90), layers(0, 0, 50, 40)
+    numbers = ring_numbers({"t1": head, "t2": brain}, (2.0, 2.0, 2.0))
+    assert numbers == {"ring t1": pytest.approx(0.11, abs=0.02), "ring t2": 1.0}
 
 
 def test_a_volume_too_thin_for_three_layers_has_no_number():
