@@ -40,6 +40,7 @@ def test_given_endings_reach_all_that_reads_file_names():
     readers = (
         "bundle.transforms.load.LoadModalitiesd",
         "bundle.training.no_data.cases_if_any",
+        "bundle.training.datasets.cached_cases",
         "bundle.training.datasets.CaseSubsets",
     )
 
@@ -51,4 +52,6 @@ def test_given_endings_reach_all_that_reads_file_names():
     found = [p for name in ("train.json", "inference.json") for p in parts(read(name))]
     readers_found = [part for part in found if part.get("_target_") in readers]
     assert {part["_target_"] for part in readers_found} == set(readers)
+    # What lists the cases of inference is not named here, for it may be wrapped.
+    readers_found.append(read("inference.json")["dataset"]["data"])
     assert all(part["suffixes"] == "@suffixes" for part in readers_found)

@@ -78,7 +78,7 @@ def load_datalist(path: str | Path, modalities: Sequence[str]) -> dict[str, Any]
             file for two modalities, labels or cases; every problem is listed.
         FileNotFoundError: there is no such file.
     """
-    path = plain_path(path)
+    path = Path(path)
     datalist = _read_json(path)
     problems: list[str] = []
     for section in SECTIONS:
@@ -329,7 +329,7 @@ def _resolve(entry: Any, where: str, path: Path, modalities: Sequence[str]) -> I
     for name, file in {**given, "label": entry.get("label") or ""}.items():
         if not isinstance(file, str):
             raise ValueError(f"case {case}: '{name}' must be the path of a file, got {file!r:.80}")
-    folder = path.absolute().parent
+    folder = plain_path(path).parent
     item = {key: value for key, value in entry.items() if value is not None} | {"case": case}
     item["image"] = {m: str(_join(folder, given[m])) for m in modalities if m in given}
     if item.get("label"):
