@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import Any
 
 # What is written beside a case's name, such as _probabilities.nii.gz, has its place in the 255
 # bytes that a file's name may have.
 _LONGEST = 200
+# Control characters, those that turn the direction of writing, and ends of lines. A name whose
+# bytes are not in UTF-8 has surrogates, which are none of these.
+_UNSEEN = ("Cc", "Cf", "Zl", "Zp")
 
 
 def is_name(value: Any) -> bool:
@@ -33,10 +37,10 @@ def check_case_name(case: str, where: str) -> None:
         len(case) > _LONGEST
         or any(part.strip() in ("", ".", "..") for part in parts)
         or re.fullmatch(r"[A-Za-z]:", parts[0])
-        or not case.isprintable()
+        or any(unicodedata.category(letter) in _UNSEEN for letter in case)
     ):
         raise ValueError(
-            f"{where}: expected a case's name of at most {_LONGEST} printable characters without "
-            "'.' or '..' as a folder and without '/' at its start or end, got "
+            f"{where}: expected a case's name of at most {_LONGEST} characters without control "
+            "characters, without '.' or '..' as a folder and without '/' at its start or end, got "
             f"{case!r:.250}. Rename the case, such as site1/p01."
         )

@@ -239,7 +239,7 @@ def test_one_file_behind_two_names_is_a_problem(tmp_path):
 def test_a_name_that_no_file_may_have_is_refused(tmp_path):
     found = look(tmp_path, "a\x07_t1.nii", "b_t1.nii")
     assert held(found) == {"b": "t1"}
-    assert "printable characters" in found.problems[0]
+    assert "without control characters" in found.problems[0]
 
 
 def write_json(root: Path, **content) -> None:
