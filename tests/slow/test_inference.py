@@ -282,7 +282,7 @@ def test_a_4d_file_is_segmented_in_the_order_that_its_dataset_json_says(
     note = {"modality": {str(number): name for number, name in enumerate(order)}}
     (tmp_path / "msd" / "dataset.json").write_text(json.dumps(note))
     files = segment(workflow, settings, source, tmp_path, monkeypatch)
-    written = files["BRATS_001_seg.nii.gz"]
+    written = files["BRATS_001_pred.nii.gz"]
     np.testing.assert_array_equal(np.asanyarray(written.dataobj), labels)
     np.testing.assert_allclose(written.affine, GRIDS["LPS"], atol=1e-5)
 

@@ -24,6 +24,8 @@ CODES: Mapping[str, int] = {NECROSIS: 1, OEDEMA: 2, RIM: 3}
 _COARSE_VOXELS = 1e6
 # Fewer voxels have few values in any case.
 _LEAST_FOR_VALUES = 100
+# A larger share of the volume is no stripped brain, whose size differs from patient to patient.
+_LARGEST_SHARE = 0.75
 # So many, evenly spaced by rank, tell how the values of a scan are spread.
 _PROFILE_VOXELS = 100_000
 
@@ -37,7 +39,7 @@ class CoarseCase:
         parts: (d, h, w) uint8 of `CODES`, 0 = healthy or outside; None = no label.
         numbers: what has been measured on all voxels.
         hashes: modality -> hash of its voxels that are not 0, 64 hexadecimal digits.
-        profiles: modality -> how its voxels are spread, see `profile_of`.
+        profiles: modality -> how its voxels are spread, see `profile_of`; none without background.
     """
 
     volumes: dict[str, np.ndarray] = field(default_factory=dict)
@@ -54,7 +56,10 @@ class CoarseCase:
         # Sorted values, so that a copy which was turned, mirrored, cropped or padded has the same
         # hash. The header is no part of it.
         self.hashes[name] = hashlib.sha256(brain.tobytes()).hexdigest()
-        self.profiles[name] = profile_of(brain)
+        # Where no background tells how large the brain is, scans that were given the same spread
+        # (matched histograms, ranks) have the same profile, and are no copies.
+        if brain.size < _LARGEST_SHARE * voxels.size:
+            self.profiles[name] = profile_of(brain)
         self.numbers[f"zeros {name}"] = 1 - brain.size / voxels.size
         self.numbers[f"corners {name}"] = np.count_nonzero(corners) / corners.size
         self.numbers[f"border {name}"] = border_share(voxels)

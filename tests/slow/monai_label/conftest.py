@@ -200,6 +200,12 @@ def add_strange_files(studies: Path, cases: Path) -> None:
     (studies / f"{BROKEN}.nii.gz").write_bytes(cut)
 
 
+def make_strict(config: Path) -> None:
+    """Let a server refuse what is odd, where the other one warns."""
+    content = json.loads(config.read_text()) | {"strict": True}
+    config.write_text(json.dumps(content))
+
+
 def start_two_copies(stock: Running, folder: Path) -> Running:
     """Start the stock app with the same bundle twice, under two names."""
     app, other = folder / "app", stock.root.parents[1]
@@ -221,6 +227,8 @@ def starting(unpacked, make_studies, cases, tmp_path_factory) -> Iterator[dict[s
             if app == "patchwork":
                 add_strange_files(studies, cases)
             server = lay_out(unpacked, folder / app / "work", studies, app)
+            if app == "patchwork":
+                make_strict(server.app / "model" / NAME / "configs" / "inference.json")
             servers[app] = Running(server, folder / app / "home")
         servers["clash"] = start_two_copies(servers["monaibundle"], folder / "clash")
         yield servers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -82,3 +83,21 @@ def test_two_copies_in_one_server_are_refused_by_name(starting):
     assert f"a package called 'bundle' is already loaded from {models / 'first'}" in said
     assert f"wants the one in {models / 'second'}" in said
     assert "Run the two bundles in separate processes" in said
+
+
+def test_an_odd_case_is_segmented_with_a_warning_and_refused_by_a_strict_server(
+    stock, patchwork, tmp_path
+):
+    flair = nib.load(stock.studies / "Phantom_0001_flair.nii.gz")
+    voxels = np.asanyarray(flair.dataobj).astype(np.float32)
+    voxels[voxels == 0] = 0.5 * voxels[voxels != 0].min()
+    path = tmp_path / "tmp4f.nii.gz"
+    nib.save(nib.Nifti1Image(voxels, flair.affine), path)
+    files = {"file": (path.name, path.read_bytes())}
+    warned = stock.infer({"modality": "flair"}, files=files, output="json")
+    assert warned.status_code == 200
+    (line,) = warned.json()["warnings"]
+    assert "flair: hardly any voxel is 0" in line
+    refused = patchwork.infer({"modality": "flair"}, files=files, output="json")
+    assert refused.status_code == 422
+    assert "flair: hardly any voxel is 0" in refused.json()["detail"]

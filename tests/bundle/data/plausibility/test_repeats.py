@@ -98,3 +98,17 @@ def test_two_scans_of_a_case_are_compared_voxel_by_voxel(scan):
     assert 0.97 < numbers["copy t1+t2"] < 0.9995
     assert not any("flair" in name for name in numbers)
     assert copy_numbers(volumes, {"t1": "x", "flair": "x"}) == {"copy t1+flair": 1.0}
+
+
+def test_volumes_of_matched_histograms_without_background_are_no_copies():
+    values = np.random.default_rng(0).normal(size=12**3)
+    # Each holds the same values up to their gain, in an order of its own.
+    one, other = (
+        gain * np.random.default_rng(seed).permutation(values).reshape(12, 12, 12)
+        for seed, gain in ((1, 1.0), (2, 3.0))
+    )
+    cases = {"training": [("a", read(t1=one))], "testing": [("b", read(t1=other))]}
+    assert repeated_scans(cases) == []
+    ball = np.linalg.norm(np.indices((12, 12, 12)) - 5.5, axis=0) < 6.4
+    inside = {"training": [("a", read(t1=one * ball))], "testing": [("b", read(t1=3 * one * ball))]}
+    assert [found.rule for found in repeated_scans(inside)] == ["leak"]
