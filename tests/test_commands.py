@@ -37,6 +37,7 @@ RUN_BY = {
     "python -m bundle package": f"{SLOW}/test_package.py::test_packaged_again_it_is_the_same_zip",
     "python -m bundle export": f"{SLOW}/test_package.py::test_two_scans_are_enough_and_it_exports",
     "python -m bundle scan": f"{SLOW}/test_documented_commands.py::test_they_run",
+    "python -m bundle accept": "tests/bundle/data/test_marks.py::test_an_accepted_file_is_the_same",
     "python -m bundle faults": "tests/bundle/phantom/test_fault_rates.py::test_the_verb_takes",
     "python -m bundle degrade": f"{SLOW}/test_documented_commands.py::test_they_run",
     "python -m bundle partition": f"{SLOW}/test_documented_commands.py::test_they_run",
