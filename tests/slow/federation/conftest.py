@@ -270,9 +270,12 @@ class Deployment:
         """Write a small job with the documented command; return its folder."""
         target = Path(tempfile.mkdtemp(dir=self.folder))
         words = ["--output_dir", str(target), "--only", name, "--federation", federation]
-        small = ["--overlays", "benchmark.yaml", "--settings", self.small]
-        small += ["--pretrain_rounds", "0", "--min_sites", "2", "--round_timeout", "600.0"]
-        self.run("python", "jobs/define.py", *words, *small, "--grace", "300.0", *options)
+        words += ["--overlays", "benchmark.yaml", "--settings", self.small]
+        usual = {"--pretrain_rounds": "0", "--min_sites": "2", "--grace": "300.0"}
+        usual |= {"--round_timeout": "600.0"}
+        # An option may be given once.
+        words += [word for pair in usual.items() if pair[0] not in options for word in pair]
+        self.run("python", "jobs/define.py", *words, *options)
         return target / name
 
     def submit(self, folder: Path, who: str = ADMIN, fine: bool = True) -> str:
