@@ -49,9 +49,9 @@ def _twice(case: str, roles: Sequence[str], path: str) -> str:
 def _pair(one: tuple[str, str], other: tuple[str, str], paths: Sequence[str]) -> str:
     leak = one[0] != other[0]
     where = [f"{case} in '{section}'" if leak else case for section, case in (one, other)]
-    shared = "file" if len(paths) == 1 else f"{len(paths)} files, such as"
+    shared = "the file" if len(paths) == 1 else f"{len(paths)} files, such as"
     why = "Scores would be too good. " if leak else ""
     return (
-        f"cases {where[0]} and {where[1]} share the {shared} {paths[0]}. {why}"
+        f"cases {where[0]} and {where[1]} share {shared} {paths[0]}. {why}"
         "Correct the paths, or keep one of the two cases."
     )

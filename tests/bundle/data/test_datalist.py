@@ -316,7 +316,7 @@ def one(case: str, *files: str, label: str = "") -> dict:
         ({"testing": [one("p", "a.nii"), one("q", "link.nii")]}, ["cases p and q share the file"]),
         (
             {"training": [one("p", "a.nii", "b.nii")], "testing": [one("q", "b.nii", "a.nii")]},
-            ["cases p in 'training' and q in 'testing' share the 2 files, such as"],
+            ["cases p in 'training' and q in 'testing' share 2 files, such as"],
         ),
         (
             {"training": [one("p", "a.nii", label="s.nii")], "testing": [one("q", "s.nii")]},
