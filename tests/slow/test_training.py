@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -107,7 +108,8 @@ def test_bad_cases_are_all_named_before_training(workflow, tiny, phantom, tmp_pa
     datalist = json.loads(phantom.read_text())
     first, second = datalist["training"][:2]
     first["image"]["t1"] = "nowhere/t1.nii.gz"
-    second["image"]["t2"] = datalist["training"][2]["label"]
+    label = phantom.parent / datalist["training"][2]["label"]
+    second["image"]["t2"] = shutil.copy(label, tmp_path / "t2.nii.gz")
     for items in (datalist["training"], datalist["validation"], datalist["testing"]):
         for item in items:
             for name, path in item["image"].items():
@@ -127,6 +129,8 @@ def test_bad_cases_are_all_named_before_training(workflow, tiny, phantom, tmp_pa
     text = repr(missing.getrepr(style="native"))
     assert f"case {first['case']}: file" in text
     assert "nowhere/t1.nii.gz does not exist" in text
+    assert f"case {second['case']}: t2" in text
+    assert "label_as_scan" in text
 
 
 def test_output_folder_must_be_writable(workflow, tiny, tmp_path):
