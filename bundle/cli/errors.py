@@ -86,7 +86,7 @@ def _is_our_sentence(error: BaseException) -> bool:
     AttributeError is how a package tells that it has no such name, or has it elsewhere.
     """
     file, line = _place_of(error)
-    types = (RuntimeError, AttributeError)
+    types = (RuntimeError, AttributeError, FloatingPointError, TypeError, NotImplementedError)
     return type(error) in types and file.startswith(_OURS) and line.startswith("raise ")
 
 

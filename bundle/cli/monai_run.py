@@ -101,9 +101,10 @@ def _settings(words: Sequence[str]) -> Iterator[tuple[str, str]]:
     A name without a word, which Python Fire takes for True, has the word ''.
     """
     for position, word in enumerate(words):
-        if not word.startswith("--"):
+        # Python Fire takes -name as --name.
+        if not is_option(word):
             continue
-        name, equals, given = word[2:].partition("=")
+        name, equals, given = word.lstrip("-").partition("=")
         if not equals and position + 1 < len(words) and not is_option(words[position + 1]):
             given = words[position + 1]
         yield name.replace("-", "_"), given

@@ -115,8 +115,9 @@ def _not_finite(what: str, values: str, batch: Mapping[str, Any], engine: Engine
     return (
         f"the {what} is not finite in epoch {engine.state.epoch}, iteration "
         f"{engine.state.iteration} ({values}); cases of the batch: {batch.get('case')}. "
-        "Nothing was stepped and the last checkpoint is kept. Look at these cases, or lower "
-        "the learning rate, and continue with --resume true."
+        "Nothing was stepped and the last checkpoint is kept. Look at these cases, lower "
+        "the learning rate, or train without mixed precision (--amp false), and continue with "
+        "--resume true."
     )
 
 

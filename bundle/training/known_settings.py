@@ -7,6 +7,7 @@ configs, what any part of a config refers to, and the ids of MONAI and its hosts
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -40,7 +41,8 @@ def check_settings() -> bool:
     if unknown:
         raise ValueError(
             f"{' '.join(dict.fromkeys(unknown))} Every id of a config is a setting, see "
-            "docs/settings.md. What an overlay defines for itself must be used somewhere, as @name."
+            "docs/settings.md. What an overlay defines for itself must be used somewhere, as @name "
+            "or %name."
         )
     return True
 
@@ -50,6 +52,7 @@ def _unknown_ids(parser: ConfigParser) -> Iterator[str]:
     config = parser.config
     left = {id_ for id_ in config if not id_.startswith("_")} - HOSTS - references(config)
     left -= {id_ for id_ in left if _is_run(config[id_]) or _is_copied(config, id_)}
+    left -= _macros(given()[1]) if left else set()
     if not left or not (left := left - {*own_ids()}) or not (left := left - run_ids()):
         return
     for id_ in config:
@@ -151,19 +154,36 @@ def _is_run(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(str(v).startswith("$") for v in value)
 
 
+def _macros(files: Iterable[str]) -> set[str]:
+    """Find what config files take over by a macro (%name, %name#part), of which no trace is left.
+
+    What is no macro but looks like one makes a name known, and nothing worse.
+    """
+    texts = (Path(file).read_text("utf-8") for file in files if Path(file).is_file())
+    return {name for text in texts for name in re.findall(r"%#*(\w+)", text)}
+
+
 def _is_copied(config: Mapping[str, Any], id_: str) -> bool:
-    """True = the same part stands elsewhere, too: a macro (%name) has put it there."""
-    value = config[id_]
-    if not value or not isinstance(value, dict | list):
+    """True = a part of it stands elsewhere, too: a macro (%name#part) has put it there.
+
+    Switches, whole numbers, texts and short lists stand in many places, and tell nothing.
+    """
+    mine = config[id_]
+    if not mine or not isinstance(mine, dict | list):
         return False
-    waiting = [other for name, other in config.items() if name != id_]
-    while waiting:
-        other = waiting.pop()
-        if type(other) is type(value) and other == value:
-            return True
-        if isinstance(other, Mapping | list):
-            waiting += other.values() if isinstance(other, Mapping) else other
-    return False
+    others = [value for name, value in config.items() if name != id_]
+    elsewhere = [part for other in others for part in _parts(other)]
+    return mine in elsewhere or any(
+        part in elsewhere for part in _parts(mine) if part and isinstance(part, Mapping | float)
+    )
+
+
+def _parts(value: Any) -> Iterator[Any]:
+    """Give a value and all that is in it."""
+    yield value
+    if isinstance(value, Mapping | list):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from _parts(part)
 
 
 def _refusal(parser: ConfigParser, id_: str, names: Iterable[str]) -> str:

@@ -35,7 +35,8 @@ MUST_STAY = (
 )
 MAY_CHANGE = (
     *("batch_size", "num_workers", "seed", "epoch_seed", "amp"),
-    *("val_interval", "save_interval", "validate_subsets"),
+    *("validation", "val_interval", "save_interval", "validate_subsets"),
+    *("validate#preprocessing", "validate#key_metric"),
     *("train#dataloader", "train#trainer#iteration_update"),
 )
 # Said by the trainer and the schedule, which know better: `bundle.training.state`.

@@ -83,7 +83,7 @@ def load_pretrained(network: nn.Module, path: str, device: torch.device | str = 
     if not Path(path).is_file():
         raise FileNotFoundError(
             f"expected pre-trained weights in {path}, found no such file. Pre-train first with the "
-            "overlay pretrain.yaml, or train without: --pretrained_file '$None'."
+            "overlay pretrain.yaml, or train without: --pretrained_file None."
         )
     state, own = read_checkpoint(Path(path), device), network.state_dict()
     fits = {
@@ -120,6 +120,7 @@ class PretrainedLoader:
             resumed training, a round of a federation.
         network: the part that was pre-trained; None = there is none, and `path` must be None too.
         made_for: what it must have been pre-trained for, see `check_made_for`.
+        resumed: True = a state is going to replace all weights, so the file is not asked for.
     """
 
     def __init__(
@@ -127,6 +128,7 @@ class PretrainedLoader:
         path: str | None,
         network: nn.Module | None,
         made_for: Mapping[str, Any] | None = None,
+        resumed: bool = False,
     ) -> None:
         if path is not None and network is None:
             raise ValueError(
@@ -136,6 +138,7 @@ class PretrainedLoader:
         self.path = path
         self.network = network
         self.made_for = dict(made_for or {})
+        self.resumed = resumed
         self.done = False
 
     def attach(self, engine: Engine) -> None:
@@ -154,6 +157,9 @@ class PretrainedLoader:
             return
         self.done = True
         if self.path is None:
+            return
+        if self.resumed:
+            logger.info(f"{self.path} is not read: the training goes on from its own state")
             return
         if Path(self.path).is_file():
             check_made_for(self.path, self.made_for)

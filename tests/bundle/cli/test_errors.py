@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from monai.bundle import ConfigParser
@@ -9,6 +11,7 @@ from torch._utils import ExceptionWrapper
 from bundle import check_root
 from bundle.cli.errors import end_of, sentence_of
 from bundle.data.volumes import CaseError
+from bundle.training.engine import MethodIteration
 
 NOWHERE = "datalist nowhere.json does not exist."
 READ = {
@@ -123,6 +126,18 @@ def test_our_own_sentences_are_for_people_whatever_their_type(tmp_path, capsys):
     assert end_of(raised_by(check_root, str(tmp_path))) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: a package called 'bundle' is already loaded from")
+
+
+def test_a_loss_that_is_not_finite_is_one_line(capsys):
+    state = SimpleNamespace(epoch=1, iteration=2)
+    engine = SimpleNamespace(state=state)
+    error = raised_by(
+        MethodIteration._check_finite, {"loss": float("nan")}, {"case": ["a"]}, engine
+    )
+    assert end_of(error) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: the loss is not finite in epoch 1, iteration 2 (loss nan)")
+    assert line.endswith("(--amp false), and continue with --resume true.")
 
 
 def test_other_peoples_runtime_errors_are_not(capsys):

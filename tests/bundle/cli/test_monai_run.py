@@ -97,6 +97,12 @@ def test_what_arrives_as_it_was_typed_is_let_through(words):
     assert told(*words) == []
 
 
+def test_one_dash_is_as_good_as_two_as_python_fire_reads_it():
+    assert "got 'runs', which" in next(refusals(["run", "-output_dir", "runs#1"]))
+    assert "got the number 20240115" in next(refusals(["run", "-dataset_dir=2024_01_15"]))
+    assert list(refusals(["run", "--seed", "-1"])) == []
+
+
 def test_a_switch_inside_a_component_must_be_a_value_of_its_own():
     (refusal,) = told("--validate#key_metric#mean_dice#hd95", "false", "--train#trainer#amp=False")
     assert refusal == (

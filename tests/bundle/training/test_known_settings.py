@@ -123,6 +123,8 @@ def test_an_overlays_slip_is_refused(tmp_path, content, line):
         {"my_loss": {"_target_": "DiceLoss"}, "criteria#dice#loss": "@my_loss"},
         {"my": {"rates": [0.1]}, "learning_rate": "@my#rates#0"},
         {"shared": {"_target_": "DiceLoss"}, "criteria#dice#loss": "%shared"},
+        {"common": {"rate": 0.0021, "loader": {"pin": 0}}, "learning_rate": "%common#rate"},
+        {"base": {"lr": 0.0022}, "my_rate": "%base#lr", "learning_rate": "@my_rate"},
         {"train#samples": 3, "batch_size": "@train#samples"},
         {"_anchor": {"a": 1}, "display": ["$print(@device)"]},
         {"regions": {"ED": [2]}, "min_voxels": {"ED": 9}, "made_for": {"mine": 1}},

@@ -82,6 +82,11 @@ def test_what_matters_must_stay(setting, told):
         ({"num_workers": 0}, ["num_workers"]),
         ({"seed": 1}, ["seed"]),
         ({"validate_subsets": ["t1"]}, ["validate_subsets"]),
+        ({"validation": False}, ["validation"]),
+        (
+            {"validate#key_metric#mean_dice#hd95": True},
+            ["validate#key_metric#mean_dice#hd95"],
+        ),
         ({"train#dataloader#shuffle": False}, ["train#dataloader#shuffle"]),
         (
             {"train#trainer#iteration_update#clip_norm": None},

@@ -8,9 +8,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 from ignite.engine import Engine
+from monai.bundle import ConfigParser
 from monai.handlers import CheckpointLoader
 from torch import nn
 
+import bundle
 from bundle.networks.masked_autoencoder import MaskedAutoencoder
 from bundle.networks.universal import UniversalNetwork
 from bundle.training.best import BestModel
@@ -207,6 +209,29 @@ def test_missing_pretrained_weights_say_what_to_do(tmp_path):
         FileNotFoundError, match=r"pretrained\.ckpt, .*pretrain\.yaml, or train wit"
     ):
         started(loader)
+
+
+def test_a_resumed_training_needs_no_pretrained_weights(tmp_path, caplog):
+    network, gone = torch.nn.Linear(2, 1), str(tmp_path / "gone.ckpt")
+    engine = Engine(lambda engine, batch: None)
+    PretrainedLoader(gone, network, resumed=True).attach(engine)
+    with caplog.at_level("INFO"):
+        engine.run([0])
+    assert f"{gone} is not read: the training goes on from its own state" in caplog.text
+    config = json.loads((Path(bundle.ROOT) / "configs" / "train.json").read_text())
+    (loader,) = (
+        part
+        for part in config["train"]["handlers"]
+        if part["_target_"].endswith("PretrainedLoader")
+    )
+    parser = ConfigParser({"imports": ["$import os", "$import bundle"], "loader": loader})
+    state = tmp_path / "state.ckpt"
+    parser.update({"pretrained_file": gone, "pretrained_part": network, "made_for": {}})
+    parser.update({"resume": "true", "state_file": str(state)})
+    assert not parser.get_parsed_content("loader").resumed
+    state.touch()
+    parser.parse(True)
+    assert parser.get_parsed_content("loader").resumed
 
 
 def test_pretrained_weights_made_for_something_else_are_refused(tmp_path):
