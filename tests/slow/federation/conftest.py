@@ -270,9 +270,9 @@ class Deployment:
         """Write a small job with the documented command; return its folder."""
         target = Path(tempfile.mkdtemp(dir=self.folder))
         words = ["--output_dir", str(target), "--only", name, "--federation", federation]
-        words += ["--overlays", "benchmark.yaml", "--settings", self.small]
-        usual = {"--pretrain_rounds": "0", "--min_sites": "2", "--grace": "300.0"}
-        usual |= {"--round_timeout": "600.0"}
+        usual = {"--overlays": "benchmark.yaml", "--settings": self.small}
+        usual |= {"--pretrain_rounds": "0", "--min_sites": "2"}
+        usual |= {"--grace": "300.0", "--round_timeout": "600.0"}
         # An option may be given once.
         words += [word for pair in usual.items() if pair[0] not in options for word in pair]
         self.run("python", "jobs/define.py", *words, *options)
