@@ -16,11 +16,11 @@ from functools import lru_cache
 from pathlib import Path
 
 from bundle.data.telling_words import (
-    FLAIR,
     SEPARATOR,
     T1,
     T1CE,
     T2,
+    TWO,
     UNSURE,
     is_bids,
     told_by_entities,
@@ -192,16 +192,19 @@ def read_name(path: str | Path, endings: Mapping[str, str]) -> Name:
         why = "km is the contrast agent, or initials"
         before = re.split(_SEPARATOR, plain)[0]
         return Name(path, stem, None, why, otherwise=endings.get(T1, OTHER), other_spelled=before)
-    after = not _find_ending(plain, endings)[1]
+    done = (spelled, ending) != _find_ending(plain, endings) or bool(_WORD.search(spelled))
     before, second = _find_ending(case_key(spelled), endings)
     if second is None and kind is not None and role == endings.get(kind):
         told = kind
-        if not is_bids(plain):
+        # p01_pre_t1ce is the T1ce of p01_pre, and p01_pre_gd_t1 a T1.
+        if not is_bids(plain) and (kind != T1CE or ending.endswith(("t1", "t1w"))):
             told, spelled = told_by_words(spelled, kind)
-        elif kind != T1CE:
+        elif is_bids(plain) and kind != T1CE:
             told = told_by_entities(plain, kind)
+        if told == TWO:
+            return Name(path, stem, None, f"tells two modalities, {kind} and another")
         if told == UNSURE:
-            return _unsure(path, stem, spelled, kind, role)
+            return _unsure(path, stem, spelled, role)
         role = role if told == kind else endings.get(told, OTHER)
     prefix = case_key(spelled)
     if second is not None and role in (LABEL, roles[second]):
@@ -212,7 +215,6 @@ def read_name(path: str | Path, endings: Mapping[str, str]) -> Name:
         return Name(path, stem, None, f"two in the name, {roles[second]} and {role}")
     if role == LABEL and (why := _other_label(plain, spelled)):
         return Name(path, stem, None, why)
-    done = after or bool(_WORD.search(spelled))
     # KM_t1 beside KM_flair is the T1 of KM, initials, and no T1ce.
     initials = _AGENT_T1.fullmatch(plain) if kind == T1CE and not is_bids(plain) else None
     return Name(
@@ -303,9 +305,7 @@ def _compose(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
-def _unsure(path: Path, stem: str, spelled: str, kind: str, role: str) -> Name:
-    if kind == T2:
-        return Name(path, stem, None, f"tells two modalities, {FLAIR} and {T2}")
+def _unsure(path: Path, stem: str, spelled: str, role: str) -> Name:
     why = "a word before t1 may be of the contrast agent, or of another time"
     # In BIDS a session of its own tells the time.
     role = None if is_bids(stem) else role

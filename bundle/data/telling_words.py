@@ -23,7 +23,11 @@ _AGENT = re.compile(r"_(?:ce|trc)-(?P<agent>[^_]+)", re.IGNORECASE)
 _CAMEL = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 _MODALITY = re.compile(r"t[12]|flair|fluid|\d?[23]d|[13]t|\d*mm", re.IGNORECASE)
 
-T1, T1CE, T2, FLAIR, UNSURE = "t1", "t1ce", "t2", "flair", "unsure"
+# t1ce_minus_t1, flair_sub_t1, t1_by_t2.
+_NO_T1 = re.compile(r"flair|t2f?|t2w|t1ce|t1c|t1gd", re.IGNORECASE)
+_NO_T2 = re.compile(r"t1|t1w|t1n|t1ce|t1c|t1gd", re.IGNORECASE)
+
+T1, T1CE, T2, FLAIR, UNSURE, TWO = "t1", "t1ce", "t2", "flair", "unsure", "two"
 
 
 def is_bids(stem: str) -> bool:
@@ -66,26 +70,22 @@ def told_by_words(before: str, kind: str) -> tuple[str, str]:
     Args:
         before: what stands before the ending. Words up to the first number are the case's name, if
             there is a number.
-        kind: what the ending says: 't1', 't1ce' or 't2'.
+        kind: what the ending says: 't1', 't2', or 't1ce' where the agent stands before T1.
 
     Returns:
-        't1', 't1ce', 't2' or 'unsure', and `before` without words that say that there is no agent.
+        't1', 't1ce', 't2', 'unsure' or 'two' modalities, and `before` without words that say that there is no agent.
     """
     words = [(word.group(), word.start()) for word in re.finditer(r"[^\s_.+-]+", before)]
     first = next((i for i, (word, _) in enumerate(words) if _is_number(word)), -1)
     rest = words[first + 1 :]
     if kind == T2:
         text = before[rest[0][1] :] if rest else ""
-        return (UNSURE if _FLAIR.search(text) else T2), before
-    if rest and kind == T1CE:
-        return (
-            (T1, _cut(before, rest[-1][1]))
-            if re.fullmatch(_NOT, rest[-1][0], re.I)
-            else (
-                T1CE,
-                before,
-            )
-        )
+        told = TWO if _FLAIR.search(text) or any(_NO_T2.fullmatch(w) for w, _ in rest) else T2
+        return told, before
+    if rest and kind == T1CE and re.fullmatch(_NOT, rest[-1][0], re.IGNORECASE):
+        return T1, _cut(before, rest[-1][1])
+    if kind == T1 and any(_NO_T1.fullmatch(word) for word, _ in rest):
+        return TWO, before
     if kind != T1 or not rest:
         return kind, before
     pairs = zip(rest, [("", 0), *rest], strict=False)

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from bundle.data.filenames import LABEL, Name
 
+# What changes the voxel grid.
+_MOVED = re.compile(
+    r"(?<![a-z])((co)?reg(istered)?|aligned|rigid|affine|warped|resampled|to|mni(152)?|sri(24)?"
+    r"|iso(tropic)?)(?![a-z])",
+    re.IGNORECASE,
+)
+
 
 def plain_versions(names: Sequence[Name]) -> tuple[list[Name], list[Name]]:
     """Leave aside preprocessed versions of the scans of one case, where each has a plain one.
 
     UCSF-PDGM has `_T1.nii.gz` beside `_T1_bias.nii.gz`. Nothing is left aside where another scan of
-    the case is preprocessed alone: the plain ones need not lie on its grid.
+    the case is preprocessed alone, or where some were registered: the plain ones need not lie on
+    the grid of the others.
 
     Args:
         names: of one case.
@@ -26,6 +35,9 @@ def plain_versions(names: Sequence[Name]) -> tuple[list[Name], list[Name]]:
         if name.role != LABEL:
             by_role[str(name.role)].append(name)
     aside: list[Name] = []
+    moved = any(_MOVED.search(name.path.name) for name in names if name.role != LABEL)
+    if moved and len({len(versions) > 1 for versions in by_role.values()}) > 1:
+        return list(names), []
     for versions in by_role.values():
         plain = [name for name in versions if not name.done]
         if len(plain) != 1 and (len(versions) > 1 or not plain):
@@ -62,10 +74,10 @@ def differing_words(names: Sequence[Name], case: str) -> list[Name]:
     """
     seen: dict[str, Name] = {}
     for name in names:
-        if name.role != LABEL and name.spelled[: len(name.prefix)] == name.prefix:
+        bids = name.prefix[:4].lower() == "sub-"
+        if name.role != LABEL and name.prefix and not bids:
             words = name.spelled[len(name.prefix) :]
-            if name.prefix and not words.startswith(("_acq", "_ce", "_desc", "_run", "_space")):
-                seen.setdefault(words.strip(" _.+-").casefold(), name)
+            seen.setdefault(words.strip(" _.+-").casefold(), name)
     firm = any(map(str.isdigit, case))
     if len(seen) - (firm and "" in seen) < 2:
         return []

@@ -191,7 +191,7 @@ def test_a_browsers_copy_may_be_a_volume_that_no_reader_takes():
 def test_a_flair_that_is_called_t2_is_no_t2(word):
     for case in ("p01_", "TCGA-02-0006_", ""):
         read = read_name(f"{case}{word}.nii.gz", ENDINGS)
-        assert (read.role, read.why) == (None, "tells two modalities, flair and t2")
+        assert (read.role, read.why) == (None, "tells two modalities, t2 and another")
     # Words before a number are of the case's name.
     assert split_name("FLAIR_study_001_t2.nii", ENDINGS) == ("FLAIR_study_001", "t2")
 
@@ -279,3 +279,15 @@ def test_an_entity_tells_the_label_of_something_else(entity):
     assert read.role is None
     assert read.why.startswith("a label of ")
     assert split_name("sub-01_desc-tumor_dseg.nii.gz", ENDINGS) == ("sub-01", "label")
+
+
+@pytest.mark.parametrize("word", ["t1ce_minus_t1", "flair_sub_t1", "t1_by_t2", "T1c-div-T2w"])
+def test_a_computed_image_of_two_modalities_is_none(word):
+    read = read_name(f"p01_{word}.nii.gz", ENDINGS)
+    assert read.role is None
+    assert "tells two modalities" in read.why
+
+
+def test_a_given_ending_wins_over_all_its_spellings():
+    endings = file_endings(BRATS_MODALITIES, "other=t1c")
+    assert {split_name(f"p_{word}.nii", endings)[1] for word in ("t1c", "T1+C")} == {"other"}

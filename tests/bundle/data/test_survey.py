@@ -492,3 +492,16 @@ def test_post_beside_other_scans_of_that_name_is_a_time(tmp_path):
 def test_initials_are_no_agent(tmp_path):
     found = look(tmp_path, *(f"{n}_{m}.nii" for n in ("KM", "site1_CE") for m in ("t1", "flair")))
     assert held(found) == {"KM": "t1+flair", "site1_CE": "t1+flair"}
+
+
+def test_a_word_of_time_before_t1ce_is_of_the_time(tmp_path):
+    kinds = ("t1", "t1ce", "t2", "flair", "seg")
+    found = look(tmp_path, *(f"p01_{t}_{m}.nii" for t in ("pre", "post") for m in kinds))
+    assert held(found) == dict.fromkeys(("p01_post", "p01_pre"), "t1+t1ce+t2+flair+label")
+
+
+@pytest.mark.parametrize("second", ["p01_flair_reg_to_t1", "p01_flair_resampled"])
+def test_a_registered_scan_beside_its_native_one_is_not_chosen_from(tmp_path, second):
+    found = look(tmp_path, "p01_t1.nii", "p01_flair.nii", f"{second}.nii")
+    assert (held(found), found.notes) == ({}, [])
+    assert found.problems[0].startswith("case p01: expected one file for 'flair', got 2")
