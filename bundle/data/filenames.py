@@ -125,9 +125,9 @@ def file_endings(
     given = read_suffixes(suffixes)
     check_known(given, (*modalities, LABEL, OTHER), "suffixes")
     own = {ending: name for name, found in given.items() for ending in found}
-    # Separators mean nothing: a given t1c takes the place of t1_c, too.
-    taken = {ending.replace("_", "") for ending in own}
-    return {e: role for e, role in endings.items() if e.replace("_", "") not in taken} | own
+    # Separators mean nothing: a given t1c is said of t1_c, too.
+    plain = {ending.replace("_", ""): name for ending, name in own.items()}
+    return {e: plain.get(e.replace("_", ""), role) for e, role in endings.items()} | own
 
 
 def read_suffixes(suffixes: Suffixes) -> dict[str, tuple[str, ...]]:

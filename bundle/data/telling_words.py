@@ -73,7 +73,8 @@ def told_by_words(before: str, kind: str) -> tuple[str, str]:
         kind: what the ending says: 't1', 't2', or 't1ce' where the agent stands before T1.
 
     Returns:
-        't1', 't1ce', 't2', 'unsure' or 'two' modalities, and `before` without words that say that there is no agent.
+        't1', 't1ce', 't2', 'unsure' or 'two' modalities, and `before` without words that say that
+        there is no agent.
     """
     words = [(word.group(), word.start()) for word in re.finditer(r"[^\s_.+-]+", before)]
     first = next((i for i, (word, _) in enumerate(words) if _is_number(word)), -1)

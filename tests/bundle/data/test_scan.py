@@ -164,7 +164,7 @@ def test_patients_with_several_cases_are_counted_and_an_empty_section_is_said(tm
     assert scan(tmp_path, split=(0.7, 0.1, 0.2), check="none") == []
     out = capsys.readouterr().out
     assert "2 patients, the largest is p1 with 3 cases" in out
-    assert "warning: split: validation is empty although its share is 0.1" in out
+    assert "warning: split: testing is empty although its share is 0.2" in out
     assert "there are only 2 patients with a label" in out
     assert scan(tmp_path, split=(0.5, 0.5), check="none") == []
     out = capsys.readouterr().out
