@@ -26,6 +26,11 @@ _AGENT = (
     *("ce", "c", "gd", "gad", "gado", "gadolinium", "km", "post", "contrast", "post_contrast"),
     *("post_gd", "post_gad", "post_gadolinium", "contrast_enhanced", "enhanced"),
 )
+# What may stand before T1: not "post", which may be said of a surgery.
+_AGENT_BEFORE = (
+    *("ce", "gd", "gad", "gado", "gadolinium", "km", "contrast", "enhanced", "post_contrast"),
+    *("post_gd", "post_gad", "post_gado", "post_gadolinium", "post_km", "contrast_enhanced"),
+)
 # How files end: BraTS to 2021 `_t1ce.nii.gz`, from 2023 `-t1c.nii.gz`, BIDS `_T1w.nii.gz`, and what
 # scanners and preprocessing tools write.
 FILE_SUFFIXES: Mapping[str, tuple[str, ...]] = {
@@ -33,7 +38,7 @@ FILE_SUFFIXES: Mapping[str, tuple[str, ...]] = {
     "t1ce": (
         *("t1ce", "t1c", "t1gd"),
         *(f"{t1}_{agent}" for t1 in ("t1", "t1w") for agent in _AGENT),
-        *(f"{agent}_{t1}" for t1 in ("t1", "t1w") for agent in ("ce", "gd", "post_contrast")),
+        *(f"{agent}_{t1}" for t1 in ("t1", "t1w") for agent in _AGENT_BEFORE),
     ),
     "t2": ("t2", "t2w", "t2_weighted"),
     "flair": ("flair", "t2f", "fla", "t2_flair", "t2w_flair", "t2_fla"),

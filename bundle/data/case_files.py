@@ -10,13 +10,15 @@ from typing import Any
 from bundle.data.filenames import (
     Suffixes,
     file_endings,
+    fold,
     is_volume,
     might_be_volume,
-    read_name,
+    read_names,
     readable_endings,
     split_name,
 )
 from bundle.data.folders import plain_path
+from bundle.data.versions import aside_line, differing_words, plain_versions
 from bundle.data.volumes import CaseError, count_volumes
 from bundle.modalities import check_known
 
@@ -129,8 +131,14 @@ def _recognise(
 ) -> Files:
     """Sort files by the modality in their names; strict = refuse a name that tells none."""
     files: Files = {}
-    for path in paths:
-        _, role = split_name(path, endings)
+    names = read_names(paths, endings)
+    if not strict:
+        known, aside = plain_versions([name for name in names if name.role in modalities])
+        taken = {name.role: name.path for name in known}
+        for line in aside_line((name.path, taken[name.role]) for name in aside):
+            logger.warning("case %s: %s", case, line)
+        names = known
+    for path, role in ((name.path, name.role) for name in names):
         if role not in modalities:
             if strict:
                 raise CaseError(
@@ -154,16 +162,25 @@ def _siblings(
 ) -> Files:
     if not path.is_file():
         raise CaseError(f"case {case}: file {path} does not exist. Correct the path.")
-    prefix, role = split_name(path, endings)
-    if role not in modalities:
+    names = read_names(_volumes_in(path.parent), endings)
+    own = next((name for name in names if name.path == path), None)
+    if own is None or own.role not in modalities:
         return _recognise([path], modalities, endings, case)
-    starts = tuple(f"{prefix}{separator}" for separator in "_-. (+")
+    prefix = own.prefix
+    starts = tuple(fold(f"{prefix}{separator}") for separator in "_-. (+")
     _warn_of_unread(
-        (other for other in path.parent.iterdir() if other.name.startswith(starts)),
+        (other for other in path.parent.iterdir() if fold(other.name).startswith(starts)),
         endings,
         case,
     )
-    same = [other for other in _volumes_in(path.parent) if split_name(other, endings)[0] == prefix]
+    same = [name.path for name in names if name.prefix == prefix and name.role in modalities]
+    pair = differing_words([name for name in names if name.path in same], prefix)
+    if pair and fold(prefix) != fold(path.parent.name):
+        raise CaseError(
+            f"case {case}: the names of {pair[0].path.name} and {pair[1].path.name} differ before "
+            "the ending in a word of preprocessing, which may be part of the case's name. Spell "
+            "them alike if this is one patient, or pass a dict of modality and path."
+        )
     return _recognise(same, modalities, endings, case, strict=False)
 
 
@@ -173,7 +190,7 @@ def _volumes_in(folder: Path) -> list[Path]:
 
 def _warn_of_unread(paths: Iterable[Path], endings: Mapping[str, str], case: str) -> None:
     """Log the NIfTI files that might be scans of the case, but are not understood."""
-    names = [read_name(path, endings) for path in sorted(paths) if might_be_volume(path.name)]
+    names = read_names(sorted(p for p in paths if might_be_volume(p.name)), endings)
     for name in (name for name in names if name.role is None):
         logger.warning(
             "case %s: %s is left out, its name is not understood (%s). Rename it, or give its "

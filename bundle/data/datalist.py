@@ -236,7 +236,7 @@ def _find_items(
     """Find items with a file a modality, those of 4D files, and problems."""
     if source.is_dir():
         found = survey(source, modalities, suffixes)
-        for line in found.unread:
+        for line in found.unread + found.notes:
             logger.warning("%s", line)
         whole, bad = _sound_4d(found.volumes_4d)
         return found.items, whole, found.problems + bad

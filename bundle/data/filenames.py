@@ -9,11 +9,23 @@ over. A name that tells two modalities tells none.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
+from bundle.data.telling_words import (
+    SEPARATOR,
+    T1,
+    T1CE,
+    T2,
+    TWO,
+    UNSURE,
+    is_bids,
+    told_by_entities,
+    told_by_words,
+)
 from bundle.modalities import FILE_SUFFIXES, LABEL_SUFFIXES, PREDICTION_SUFFIXES, check_known
 
 # The roles of files that are no scan of the vocabulary: "other" = known, and to be left aside.
@@ -25,15 +37,17 @@ _EXTENSION = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
 # A browser keeps `p01_t1.nii.gz` twice as `p01_t1.nii (1).gz`, which no reader opens.
 _VOLUME = re.compile(r"\.nii(\s*\(\d+\))?(\.gz)?(\s*\(\d+\))?$", re.IGNORECASE)
 _COPY = re.compile(r"(\s*\(\d{1,3}\)|[\s_-]+(copy|kopie)(\s*\(?\d{1,3}\)?)?)+$", re.IGNORECASE)
-_SEPARATOR = r"[\s_.+-]"
+_SEPARATOR = SEPARATOR
 # What was done to a scan, which changes nothing about which scan it is.
 _DONE = (
     r"(co)?reg(istered)?|aligned|rigid|affine|warped|(hd_?)?bet2?|synthstrip|brain"
-    r"|brain_?extracted|(skull_?)?strip(ped)?|n[34](itk|bfc?)?|bias|bias_?(field_?)?corr(ected)?"
+    r"|brain_?extracted|(skull_?)?strip(ped)?|n[34](itk|bfc?)|bias|bias_?(field_?)?corr(ected)?"
     r"|bfc|corr(ected)?|denoised|norm(ali[sz]ed)?|z_?score|mni(152)?|sri(24)?|resampled|cropped"
     r"|iso(tropic)?|masked|defaced?|preproc(essed)?|(\d+x)*\d+([.p]\d+)?mm"
 )
+# Before the ending a bare N3 or N4 may be the number of a patient.
 _WORD = re.compile(rf"({_SEPARATOR}+(to|in|on))?{_SEPARATOR}+({_DONE})$", re.IGNORECASE)
+_WORD_AFTER = re.compile(rf"({_SEPARATOR}+(to|in|on))?{_SEPARATOR}+({_DONE}|n[34])$", re.IGNORECASE)
 # `flair_to_t1` is a FLAIR.
 _TARGET = re.compile(rf"{_SEPARATOR}+(to|in|on|onto)$", re.IGNORECASE)
 # A label of these is none of a tumour.
@@ -42,9 +56,21 @@ _ANATOMY = re.compile(rf"(^|{_SEPARATOR})(brain|bet|skull|head|tissue|parenchyma
 _CONTEXT = re.compile(
     r"(acq|ce|chunk|den|desc|dir|echo|flip|inv|mod|mt|part|proc|rec|res|run|space|trc)-[^_]+", re.I
 )
-_AGENT = re.compile(r"_ce-(?P<agent>[a-z][^_]*)(?=_)", re.IGNORECASE)
-_NO_AGENT = ("no", "none", "pre", "without")
-_PLAIN_T1 = {ending.replace("_", "") for ending in FILE_SUFFIXES["t1"]}
+_PLAIN = {
+    ending.replace("_", ""): kind for kind in (T1, T1CE, T2) for ending in FILE_SUFFIXES[kind]
+}
+# Initials of a patient, as likely as the agent (Kontrastmittel), where no name stands before.
+_INITIALS = {"kmt1", "kmt1w"}
+_AGENT_T1 = re.compile(rf"(?P<before>.+?){_SEPARATOR}+t1w?", re.IGNORECASE)
+# Words that the name of a tumour's label may have.
+_TUMOUR = re.compile(
+    r"(?:tumou?r|lesion|glioma|manual|expert|final|corrected|corr|gt|truth|ground|consensus"
+    r"|brats|mask|masks|roi|label|seg|segmentation|preproc|rater|v|version|orig"
+    r"|(?:rater|v|version|brats)?\d+|true|native|space|the|of|in|to|reg|resampled|t1|t1ce|t1c|t1w"
+    r"|t2|t2w|flair|annotation|multi|multiclass|all|and|dataset|brain)(?:seg)?",
+    re.IGNORECASE,
+)
+_DESC = re.compile(r"_desc-([^_]+)", re.IGNORECASE)
 _LONGEST = 255
 
 
@@ -58,6 +84,10 @@ class Name:
         role: a modality, 'label', 'prediction' or 'other'; None = not understood.
         why: if not understood, the reason.
         spelled: the prefix as it stands, with the words that `prefix` has no more.
+        done: True = words of preprocessing stand before or after the ending.
+        otherwise: the role that it has where another scan shares the prefix `other_spelled`, see
+            `settle_doubtful`; None = there is no doubt.
+        other_spelled: see there.
     """
 
     path: Path
@@ -65,6 +95,9 @@ class Name:
     role: str | None
     why: str = ""
     spelled: str = ""
+    done: bool = False
+    otherwise: str | None = None
+    other_spelled: str = ""
 
 
 def file_endings(
@@ -91,7 +124,10 @@ def file_endings(
     endings |= {_plain_ending(name): name for name in modalities}
     given = read_suffixes(suffixes)
     check_known(given, (*modalities, LABEL, OTHER), "suffixes")
-    return endings | {ending: name for name, found in given.items() for ending in found}
+    own = {ending: name for name, found in given.items() for ending in found}
+    # Separators mean nothing: a given t1c is said of t1_c, too.
+    plain = {ending.replace("_", ""): name for ending, name in own.items()}
+    return {e: plain.get(e.replace("_", ""), role) for e, role in endings.items()} | own
 
 
 def read_suffixes(suffixes: Suffixes) -> dict[str, tuple[str, ...]]:
@@ -147,27 +183,97 @@ def read_name(path: str | Path, endings: Mapping[str, str]) -> Name:
     if _VOLUME.search(path.name) and not _EXTENSION.search(path.name):
         return Name(path, stem, None, "a number after .nii, which no reader takes")
     plain = _COPY.sub("", stem)
-    agents = [found["agent"].lower() for found in _AGENT.finditer(plain)]
-    plain = _AGENT.sub("", plain)
     spelled, ending = _match(plain, endings) if len(plain) <= _LONGEST else (plain, None)
     if ending is None:
         return Name(path, stem, None, "no modality in the name")
-    roles = _compile(tuple(endings.items()))[1]
-    role = roles[ending]
-    if ending in _PLAIN_T1 and set(agents) - set(_NO_AGENT):
-        role = endings.get("t1ce", OTHER)
+    roles = _compile(tuple(endings.items()), False)[1]
+    role, kind = roles[ending], _PLAIN.get(ending)
+    if not spelled and ending in _INITIALS:
+        why = "km is the contrast agent, or initials"
+        before = re.split(_SEPARATOR, plain)[0]
+        return Name(path, stem, None, why, otherwise=endings.get(T1, OTHER), other_spelled=before)
+    done = (spelled, ending) != _find_ending(plain, endings) or bool(_WORD.search(spelled))
+    before, second = _find_ending(case_key(spelled), endings)
+    if second is None and kind is not None and role == endings.get(kind):
+        told = kind
+        # p01_pre_t1ce is the T1ce of p01_pre, and p01_pre_gd_t1 a T1.
+        if not is_bids(plain) and (kind != T1CE or ending.endswith(("t1", "t1w"))):
+            told, spelled = told_by_words(spelled, kind)
+        elif is_bids(plain) and kind != T1CE:
+            told = told_by_entities(plain, kind)
+        if told == TWO:
+            return Name(path, stem, None, f"tells two modalities, {kind} and another")
+        if told == UNSURE:
+            return _unsure(path, stem, spelled, role)
+        role = role if told == kind else endings.get(told, OTHER)
     prefix = case_key(spelled)
-    before, ending = _find_ending(prefix, endings)
-    second = roles[ending] if ending else None
-    if second is not None and role in (LABEL, second):
+    if second is not None and role in (LABEL, roles[second]):
         # The label that was drawn on T1ce may be called p01_t1ce_seg.
-        role = PREDICTION if second == PREDICTION else role
+        role = PREDICTION if roles[second] == PREDICTION else role
         prefix = spelled = case_key(before)
     elif second is not None and role != PREDICTION:
-        return Name(path, stem, None, f"two in the name, {second} and {role}")
-    if role == LABEL and _ANATOMY.search(spelled):
-        return Name(path, stem, None, "a label of the anatomy by its name")
-    return Name(path, prefix, role, spelled=spelled)
+        return Name(path, stem, None, f"two in the name, {roles[second]} and {role}")
+    if role == LABEL and (why := _other_label(plain, spelled)):
+        return Name(path, stem, None, why)
+    # KM_t1 beside KM_flair is the T1 of KM, initials, and no T1ce.
+    initials = _AGENT_T1.fullmatch(plain) if kind == T1CE and not is_bids(plain) else None
+    return Name(
+        path,
+        _compose(prefix),
+        role,
+        spelled=_compose(spelled),
+        done=done,
+        otherwise=endings.get(T1, OTHER) if initials else None,
+        other_spelled=_compose(initials["before"]) if initials else "",
+    )
+
+
+def read_names(paths: Iterable[Path], endings: Mapping[str, str]) -> list[Name]:
+    """Read the names of files that may belong together, such as those of one folder.
+
+    `p01_post_t1` alone may be after the agent or after surgery. Beside `p01_post_flair` it is the
+    T1 of `p01_post`.
+    """
+    return settle_doubtful([read_name(path, endings) for path in paths])
+
+
+def settle_doubtful(names: Sequence[Name]) -> list[Name]:
+    """Read the doubtful names anew whose prefix another scan in the same folder has, too."""
+    sure = {
+        (name.path.parent, fold(name.spelled))
+        for name in names
+        if name.role not in (None, LABEL, PREDICTION, OTHER)
+    }
+    return [
+        replace(
+            name,
+            role=name.otherwise,
+            why="",
+            prefix=case_key(name.other_spelled),
+            spelled=name.other_spelled,
+        )
+        if name.otherwise and (name.path.parent, fold(name.other_spelled)) in sure
+        else name
+        for name in names
+    ]
+
+
+def is_tumour_word(word: str) -> bool:
+    """True = a word that the name of a tumour's label may have before its ending."""
+    return bool(_TUMOUR.fullmatch(word))
+
+
+def fold(text: str) -> str:
+    """Return a text by which names are compared: composed letters, upper and lower case alike."""
+    return _compose(unicodedata.normalize("NFC", text).casefold())
+
+
+def bare_key(prefix: str) -> str:
+    """Return a case's name as `case_key` does, and without a bare N3 or N4."""
+    prefix = case_key(prefix)
+    while found := _WORD_AFTER.search(prefix):
+        prefix = prefix[: found.start()]
+    return prefix
 
 
 def ending_role(text: str, endings: Mapping[str, str]) -> str | None:
@@ -178,7 +284,7 @@ def ending_role(text: str, endings: Mapping[str, str]) -> str | None:
         endings: from `file_endings`.
     """
     before, ending = _find_ending(text.strip()[:_LONGEST], endings)
-    return None if before or ending is None else _compile(tuple(endings.items()))[1][ending]
+    return None if before or ending is None else _compile(tuple(endings.items()), False)[1][ending]
 
 
 def case_key(prefix: str) -> str:
@@ -192,6 +298,27 @@ def case_key(prefix: str) -> str:
     while found := _WORD.search(prefix):
         prefix = prefix[: found.start()]
     return prefix
+
+
+def _compose(text: str) -> str:
+    """Write letters with their accents as one character each, as most systems do."""
+    return unicodedata.normalize("NFC", text)
+
+
+def _unsure(path: Path, stem: str, spelled: str, role: str) -> Name:
+    why = "a word before t1 may be of the contrast agent, or of another time"
+    # In BIDS a session of its own tells the time.
+    role = None if is_bids(stem) else role
+    return Name(path, stem, None, why, otherwise=role, other_spelled=_compose(spelled))
+
+
+def _other_label(stem: str, spelled: str) -> str:
+    """Say what else than a tumour a label is of; '' = nothing."""
+    if _ANATOMY.search(spelled):
+        return "a label of the anatomy by its name"
+    descriptions = _DESC.findall(stem) if is_bids(stem) else []
+    strange = [word for word in descriptions if not is_tumour_word(word)]
+    return f"a label of {strange[0]}, by its name" if strange else ""
 
 
 def is_volume(file: str) -> bool:
@@ -215,7 +342,7 @@ def readable_endings(endings: Mapping[str, str], names: Sequence[str], mark: str
 def _match(stem: str, endings: Mapping[str, str]) -> tuple[str, str | None]:
     """Find the ending, if need be before words of preprocessing, and what stands before it."""
     before, ending = _find_ending(stem, endings)
-    while ending is None and (word := _WORD.search(stem)):
+    while ending is None and (word := _WORD_AFTER.search(stem)):
         stem = stem[: word.start()]
         before, ending = _find_ending(stem, endings)
     if ending is not None and (target := _TARGET.search(before)):
@@ -225,19 +352,22 @@ def _match(stem: str, endings: Mapping[str, str]) -> tuple[str, str | None]:
 
 def _find_ending(stem: str, endings: Mapping[str, str]) -> tuple[str, str | None]:
     """Split off an ending, which comes without separators and in lower case."""
-    found = _compile(tuple(endings.items()))[0].search(stem)
+    found = _compile(tuple(endings.items()), is_bids(stem))[0].search(stem)
     if found is None:
         return stem, None
     return stem[: found.start()], re.sub(_SEPARATOR, "", found["ending"]).lower()
 
 
 @lru_cache(maxsize=32)
-def _compile(endings: tuple[tuple[str, str], ...]) -> tuple[re.Pattern[str], dict[str, str]]:
+def _compile(
+    endings: tuple[tuple[str, str], ...], bids: bool
+) -> tuple[re.Pattern[str], dict[str, str]]:
     """Compile a pattern that finds the longest ending, and map endings without separators."""
+    first = r"[\s_.+]" if bids else _SEPARATOR  # acq-gd_T1w is no gd_T1w
     parts = ([part for part in re.split(_SEPARATOR, ending) if part] for ending, _ in endings)
     either = "|".join(f"{_SEPARATOR}*".join(map(re.escape, words)) for words in parts if words)
     # A search takes the leftmost match, which is the longest: adc_map before map.
-    pattern = re.compile(rf"(?:^|{_SEPARATOR}+)(?P<ending>{either})$", re.IGNORECASE)
+    pattern = re.compile(rf"(?:^|{first}+)(?P<ending>{either})$", re.IGNORECASE)
     return pattern, {re.sub(_SEPARATOR, "", ending): role for ending, role in endings}
 
 

@@ -15,7 +15,7 @@ from bundle.data.check_cases import CheckMemo, Checks, all_suspicions, check_cas
 from bundle.data.datalist import labelled, write_datalist
 from bundle.data.filenames import Suffixes
 from bundle.data.labels import BRATS_ALIASES
-from bundle.data.patients import SECTIONS, name_patients, patient_of
+from bundle.data.patients import SECTIONS, largest_patient, name_patients, patient_of
 from bundle.data.plausibility.judge import Suspicion, count_by_rule
 from bundle.data.survey import survey
 from bundle.data.volumes import Grid
@@ -83,9 +83,12 @@ def scan(
     odd = [str(suspicion) for suspicion in suspicions if suspicion.refused != "never"]
     problems += bad + parted + odd
     print(_census(root, items, findings, modalities, suspicions))
+    if patients := largest_patient(items):
+        print(f"\n{patients}")
     if found.predictions:
         print(f"\npredictions of this bundle, left aside: {found.predictions} files")
-    print(_notes(findings, suspicions, aliases, problems))
+    notes = found.notes + _empty_sections(datalist, shares)
+    print(_notes(findings, suspicions, aliases, problems, notes))
     if odd:
         print("the cases that look odd, or share a scan, stay in the datalist")
     if output is not None and not items:
@@ -132,6 +135,21 @@ def _sections(
             "Add its label, or take the patient's other scans away."
         )
     return sections, parted
+
+
+def _empty_sections(
+    datalist: Mapping[str, Sequence[Mapping[str, Any]]], shares: Sequence[float] | None
+) -> list[str]:
+    """Name the sections that got nothing although their share is above 0."""
+    labels = labelled([item for section in SECTIONS for item in datalist[section]])
+    count = len({patient_of(item) for item in labels})
+    return [
+        f"split: {section} is empty although its share is {share:g}, for there are only {count} "
+        "patients with a label. Give it a larger share, or check how many patients there are: the "
+        "key 'patient' names them, or --patient."
+        for section, share in zip(SECTIONS, shares or (), strict=False)
+        if share > 0 and not datalist[section]
+    ]
 
 
 def _findings_by_section(
@@ -185,8 +203,10 @@ def _notes(
     suspicions: Sequence[Suspicion],
     aliases: Mapping[int, int] | None,
     problems: Sequence[str],
+    notes: Sequence[str],
 ) -> str:
-    warnings = [line for finding in findings for line in finding.blank_warnings]
+    warnings = [*notes]
+    warnings += [line for finding in findings for line in finding.blank_warnings]
     warnings += [str(found) for found in suspicions if found.refused == "never"]
     warnings += _mixed_conventions(findings, aliases or {})
     count = len(problems)

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from bundle.data.ambiguous_names import (
+    differing_prefixes,
     letter_case_twins,
     one_patient_questions,
+    one_patient_warnings,
     shared_names,
     twins,
 )
@@ -27,15 +29,18 @@ from bundle.data.filenames import (
     PREDICTION,
     Name,
     Suffixes,
-    case_key,
+    bare_key,
     file_endings,
+    fold,
     might_be_volume,
     read_name,
     readable_endings,
+    settle_doubtful,
 )
 from bundle.data.folders import plain_path, walk
 from bundle.data.groups import Group, group_names
 from bundle.data.shared_files import shared_files
+from bundle.data.versions import aside_line, plain_versions
 
 _EXAMPLES = 3
 
@@ -52,6 +57,7 @@ class Survey:
         unread: one line if there are NIfTI files that are not understood.
         predictions: how many files are predictions of this bundle.
         channels: one line for each dataset.json with 4D files: how many, and their channels.
+        notes: warnings about cases that stay.
     """
 
     items: list[dict[str, Any]] = field(default_factory=list)
@@ -60,6 +66,7 @@ class Survey:
     unread: list[str] = field(default_factory=list)
     predictions: int = 0
     channels: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def survey(root: str | Path, modalities: Sequence[str], suffixes: Suffixes = None) -> Survey:
@@ -84,8 +91,9 @@ def survey(root: str | Path, modalities: Sequence[str], suffixes: Suffixes = Non
     found = Survey(problems=problems)
     names, files_4d = _read_names(root, folders, endings, found)
     found.predictions = sum(name.role == PREDICTION for name in names)
-    found.unread = _unread_line([name for name in names if name.role is None], root)
-    groups = group_names(root, [n for n in names if n.role in (*modalities, LABEL)], endings)
+    understood = [name for name in names if name.role in (*modalities, LABEL)]
+    groups, strange = group_names(root, understood, endings)
+    found.unread = _unread_line([*(n for n in names if n.role is None), *strange], root)
     groups = _join_labels(groups, {path.name.split(".nii")[0] for path in files_4d}, root, found)
     _settle(groups, modalities, root, found)
     found.volumes_4d = [
@@ -114,6 +122,7 @@ def _read_names(
             files_4d[layout.path].append(path)
         else:
             names.append(name)
+    names = settle_doubtful(names)
     for layout in layouts.values():
         if layout.path in files_4d:
             order = ", ".join(layout.spelled.values())
@@ -155,8 +164,8 @@ def _join_labels(groups: list[Group], cases_4d: set[str], root: Path, found: Sur
     cases = [group for group in groups if group.modalities]
     lost: list[str] = []
     for group in (group for group in groups if not group.modalities):
-        owners = [c for c in cases if c.case == group.case] or [
-            c for c in cases if case_key(c.case).lower() == group.case.lower()
+        owners = [c for c in cases if fold(c.case) == fold(group.case)] or [
+            c for c in cases if fold(bare_key(c.case)) == fold(group.case)
         ]
         if len(owners) == 1:
             owners[0].members += group.members
@@ -173,11 +182,14 @@ def _join_labels(groups: list[Group], cases_4d: set[str], root: Path, found: Sur
 
 def _settle(groups: Sequence[Group], modalities: Sequence[str], root: Path, found: Survey) -> None:
     """Turn groups into items, and name those that may be read in two ways."""
-    doubts = [
-        line
-        for find in (twins, shared_names, letter_case_twins, one_patient_questions)
-        for line in find(groups)
-    ]
+    pairs = []
+    for group in groups:
+        group.members, aside = plain_versions(group.members)
+        taken = {name.role: name.path for name in group.members}
+        pairs += [(name.path, taken[name.role]) for name in aside]
+    found.notes += aside_line(pairs) + one_patient_warnings(groups)
+    finders = (twins, shared_names, letter_case_twins, differing_prefixes, one_patient_questions)
+    doubts = [line for find in finders for line in find(groups)]
     left_out = {id(group) for doubt in doubts for group in doubt.groups}
     found.problems += [doubt.line for doubt in doubts]
     clear = [group for group in groups if id(group) not in left_out]
@@ -197,7 +209,8 @@ def _settle(groups: Sequence[Group], modalities: Sequence[str], root: Path, foun
 def _item(group: Group, modalities: Sequence[str]) -> dict[str, Any]:
     paths = {name.role: str(name.path) for name in group.members}
     item = {"case": group.case, "image": {m: paths[m] for m in modalities if m in paths}}
-    return item | ({"label": paths[LABEL]} if LABEL in paths else {})
+    item |= {"label": paths[LABEL]} if LABEL in paths else {}
+    return item | ({"patient": group.patient} if group.patient else {})
 
 
 def _unread_line(names: Sequence[Name], root: Path) -> list[str]:

@@ -59,3 +59,28 @@ def test_bids_siblings_are_one_case_whatever_their_entities(write_volume):
 def test_a_host_may_call_a_case_0(gap_case):
     assert spell_out({"image": gap_case, "case": 0}, BRATS_MODALITIES)["case"] == "0"
     assert spell_out({"image": gap_case, "case": ""}, BRATS_MODALITIES)["case"] == "A"
+
+
+@pytest.mark.parametrize(("one", "other"), [("ctrl_N3", "ctrl_N4"), ("grp-n4", "grp-n3")])
+def test_siblings_of_another_number_are_another_case(write_volume, one, other):
+    path = write_volume(f"{one}_t1.nii.gz", 0)
+    write_volume(f"{other}_flair.nii.gz", 1)
+    item = spell_out({"image": path}, BRATS_MODALITIES)
+    assert (item["case"], list(item["image"])) == (one, ["t1"])
+
+
+@pytest.mark.parametrize(("one", "other"), [("ctrl_iso", "ctrl_norm"), ("a1_reg", "a1_corr")])
+def test_siblings_that_differ_in_a_word_are_refused(write_volume, one, other):
+    path = write_volume(f"{one}_t1.nii.gz", 0)
+    write_volume(f"{other}_flair.nii.gz", 1)
+    with pytest.raises(CaseError, match="differ before the ending in a word of preprocessing"):
+        spell_out({"image": path}, BRATS_MODALITIES)
+
+
+def test_the_plain_file_beside_a_preprocessed_one_is_taken_and_said(write_volume, caplog):
+    path = write_volume("A/A_t1.nii.gz", 0)
+    write_volume("A/A_t1_bias.nii.gz", 1)
+    for source in (path, path.parent):
+        caplog.clear()
+        assert find_files(source, BRATS_MODALITIES, "A") == {"t1": path}
+        assert "case A: 1 preprocessed scan is left aside" in caplog.text

@@ -173,3 +173,121 @@ def test_a_browsers_copy_may_be_a_volume_that_no_reader_takes():
     names = ("a.nii", "A.NII.GZ", "a.nii (1).gz", "._a.nii", "a.nii.txt")
     assert [is_volume(name) for name in names] == [True, True, False, False, False]
     assert [might_be_volume(name) for name in names] == [True, True, True, False, False]
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "3DFLAIR_T2",
+        "flair3d_t2",
+        "darkfluid_T2",
+        "tirm_t2",
+        "flair_sag_t2",
+        "t2_flair_fs_T2",
+        "Dark-Fluid.T2w",
+        "3D_tirm_T2w",
+    ],
+)
+def test_a_flair_that_is_called_t2_is_no_t2(word):
+    for case in ("p01_", "TCGA-02-0006_", ""):
+        read = read_name(f"{case}{word}.nii.gz", ENDINGS)
+        assert (read.role, read.why) == (None, "tells two modalities, t2 and another")
+    # Words before a number are of the case's name.
+    assert split_name("FLAIR_study_001_t2.nii", ENDINGS) == ("FLAIR_study_001", "t2")
+
+
+@pytest.mark.parametrize(
+    "entity", ["acq-FLAIR", "acq-t2flair", "rec-flair", "acq-tirm", "desc-3DFlair"]
+)
+def test_an_entity_tells_that_a_t2w_is_a_flair(entity):
+    assert split_name(f"sub-01_{entity}_T2w.nii.gz", ENDINGS) == ("sub-01", "flair")
+    assert split_name(f"sub-01_{entity}_T2w.nii", file_endings(["t1", "t2"])) == ("sub-01", "other")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sub-01_ce-noContrast_T1w",
+        "sub-01_ce-nogad_T1w",
+        "sub-01_ce-precontrast_T1w",
+        "sub-01_ce-0_T1w",
+        "sub-01_acq-pregad_T1w",
+        "sub-01_acq-withoutGd_run-1_T1w",
+    ],
+)
+def test_an_entity_that_denies_the_agent_is_t1(name):
+    assert split_name(f"{name}.nii.gz", ENDINGS) == ("sub-01", "t1")
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "no_gd_t1",
+        "nogad_t1",
+        "non_enhanced_t1",
+        "pre-contrast-T1",
+        "without_contrast_T1w",
+        "plain_t1",
+    ],
+)
+def test_words_that_deny_the_agent_are_t1(word):
+    assert split_name(f"p01_{word}.nii.gz", ENDINGS) == ("p01", "t1")
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["gado_t1", "contrast_t1", "km_t1", "enhanced_T1w", "postgad_t1", "post-gd-T1", "Gad.T1"],
+)
+def test_the_agent_before_t1_is_t1ce(word):
+    assert split_name(f"p01_{word}.nii.gz", ENDINGS) == ("p01", "t1ce")
+
+
+@pytest.mark.parametrize(
+    "entity",
+    ["desc-contrast", "acq-gd", "acq-postcontrast", "acq-mprageGd", "ce-1", "acq-3DEnhanced"],
+)
+def test_an_entity_tells_the_agent_and_no_ending_starts_within_it(entity):
+    assert split_name(f"sub-01_{entity}_T1w.nii.gz", ENDINGS) == ("sub-01", "t1ce")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "p01_post_t1",
+        "post_t1",
+        "sub-01_acq-MPRAGEPost_T1w",
+        "sub-01_acq-post_T1w",
+        "p01_gd_mprage_t1",
+        "km_t1",
+        "sub-01_ce-unknown_T1w",
+    ],
+)
+def test_what_may_be_an_agent_is_no_silent_t1(name):
+    read = read_name(f"{name}.nii.gz", ENDINGS)
+    assert read.role is None
+    assert "contrast agent" in read.why
+
+
+@pytest.mark.parametrize("case", ["hosp_post_001", "MU-Glioma-Post_0003", "Pat01_postop", "ce7"])
+def test_a_word_in_a_cases_name_tells_no_agent(case):
+    assert split_name(f"{case}_t1.nii.gz", ENDINGS) == (case, "t1")
+
+
+@pytest.mark.parametrize("entity", ["desc-aseg", "desc-aparcaseg", "space-T1w_desc-tissue"])
+def test_an_entity_tells_the_label_of_something_else(entity):
+    read = read_name(f"sub-01_{entity}_dseg.nii.gz", ENDINGS)
+    assert read.role is None
+    assert read.why.startswith("a label of ")
+    assert split_name("sub-01_desc-tumor_dseg.nii.gz", ENDINGS) == ("sub-01", "label")
+
+
+@pytest.mark.parametrize("word", ["t1ce_minus_t1", "flair_sub_t1", "t1_by_t2", "T1c-div-T2w"])
+def test_a_computed_image_of_two_modalities_is_none(word):
+    read = read_name(f"p01_{word}.nii.gz", ENDINGS)
+    assert read.role is None
+    assert "tells two modalities" in read.why
+
+
+def test_a_given_ending_wins_over_all_its_spellings():
+    endings = file_endings(BRATS_MODALITIES, "other=t1c")
+    assert {split_name(f"p_{word}.nii", endings)[1] for word in ("t1c", "T1+C")} == {"other"}

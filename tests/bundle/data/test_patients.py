@@ -4,7 +4,13 @@ import time
 
 import pytest
 
-from bundle.data.patients import check_pattern, name_patients, patient_of, shared_patients
+from bundle.data.patients import (
+    check_pattern,
+    largest_patient,
+    name_patients,
+    patient_of,
+    shared_patients,
+)
 
 
 @pytest.mark.parametrize(
@@ -21,7 +27,8 @@ from bundle.data.patients import check_pattern, name_patients, patient_of, share
         (["PatientID_0003_Timepoint_1"], "PatientID_0003"),
         (["Patient-001/week-000-1"], "Patient-001"),
         (["site1/sub-01_ses-02"], "site1/sub-01"),
-        (["smith_postop", "smith_pre-op"], "smith"),
+        (["smith_postop", "smith_pre-op", "smith_ses-1", "smith_tp2"], "smith"),
+        (["p01_month_12", "p01_day_1200", "p01_fu_90d", "p01_post_2"], "p01"),
     ],
 )
 def test_sessions_and_timepoints_are_one_patients(cases, patient):
@@ -34,6 +41,10 @@ def test_sessions_and_timepoints_are_one_patients(cases, patient):
         *("Phantom_0000", "BRATS_001", "BraTS20_Training_001", "BraTS2021_00005", "case_11"),
         *("case_21", "Brats18_2013_2_1", "Brats18_TCIA08_167_1", "x-001", "site1/p01", "sub-P_001"),
         *("case_20010203", "MR_20240115", "hospital_v1", "tp2", "t1", "BRATS-001"),
+        *("MU-Glioma-Post_0003", "hosp_post_001", "glioma_pre_0042", "HGG_recurrence_0001"),
+        *("UCSF_BL_012", "GBM-FU-0012", "GBM_MO_0012", "site1_m001", "site1_v012", "cohort2-M12"),
+        *("hosp_day_012", "study_visit_0012", "BraTS-Africa-001", "BraTS-GLI-001"),
+        *("glioma-week-0001", "hospital-2_visit_3", "center12_post_01", "HGG2_recurrence_0001"),
     ],
 )
 def test_other_names_are_each_a_patient(case):
@@ -79,3 +90,15 @@ def test_a_patient_in_two_sections_is_named():
     sections = {"training": [{"case": "p1_tp1"}], "testing": [{"case": "p1_tp2"}, {"case": "q"}]}
     (line,) = shared_patients(sections)
     assert line.startswith("patient p1 is in training and testing: scores would be too good.")
+    assert "read off the case's name" in line
+    assert "the key 'patient', which overrides it" in line
+    named = [{"case": "x", "patient": "p1"}], [{"case": "y", "patient": "p1"}]
+    (line,) = shared_patients(dict(zip(("training", "testing"), named, strict=True)))
+    assert "read off" not in line
+
+
+def test_the_largest_patient_is_said_where_one_has_several_cases():
+    items = [{"case": "p1_tp1"}, {"case": "p1_tp2"}, {"case": "q"}]
+    assert largest_patient(items) == "2 patients, the largest is p1 with 2 cases"
+    assert largest_patient(items[1:]) is None
+    assert largest_patient([]) is None

@@ -156,3 +156,25 @@ def test_4d_files_are_told_with_their_channels(tmp_path, capsys):
     assert "1 4D file beside" in problem
     assert "channels FLAIR, T1w: inference takes them as they are. Training needs" in problem
     assert "was not written" in capsys.readouterr().out
+
+
+def test_patients_with_several_cases_are_counted_and_an_empty_section_is_said(tmp_path, capsys):
+    for case in ("p1_tp1", "p1_tp2", "p1_tp3", "q2"):
+        make_case(tmp_path, case)
+    assert scan(tmp_path, split=(0.7, 0.1, 0.2), check="none") == []
+    out = capsys.readouterr().out
+    assert "2 patients, the largest is p1 with 3 cases" in out
+    assert "warning: split: testing is empty although its share is 0.2" in out
+    assert "there are only 2 patients with a label" in out
+    assert scan(tmp_path, split=(0.5, 0.5), check="none") == []
+    out = capsys.readouterr().out
+    assert "is empty" not in out
+
+
+def test_a_plain_scan_beside_a_preprocessed_one_is_a_warning(tmp_path, capsys):
+    folder = make_case(tmp_path, "a")
+    (folder / "a_t1_bias.nii.gz").write_bytes((folder / "a_t2.nii.gz").read_bytes())
+    assert scan(tmp_path, check="none") == []
+    out = capsys.readouterr().out
+    assert "warning: 1 preprocessed scan is left aside" in out
+    assert "patients" not in out

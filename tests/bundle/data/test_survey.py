@@ -167,9 +167,12 @@ def test_a_folder_keeps_its_name_whatever_words_it_holds(tmp_path):
     assert held(found) == {"a_norm": "t1", "a_reg": "t1"}
 
 
-@pytest.mark.parametrize("second", ["p1_t1_reg", "p1_brain_t1", "p1_t1 (2)", "p1_T1w"])
-def test_two_versions_of_a_scan_are_never_chosen_from(tmp_path, second):
-    found = look(tmp_path, "p1_t1.nii.gz", f"{second}.nii.gz", "p2_t1.nii.gz")
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("p1_t1", "p1_t1 (2)"), ("p1_t1", "p1_T1w"), ("p1_t1_reg", "p1_brain_t1")],
+)
+def test_two_versions_of_a_scan_are_never_chosen_from(tmp_path, first, second):
+    found = look(tmp_path, f"{first}.nii.gz", f"{second}.nii.gz", "p2_t1.nii.gz")
     assert held(found) == {"p2": "t1"}
     (problem,) = found.problems
     assert problem.startswith("case p1: expected one file for 't1', got 2: ")
@@ -304,3 +307,201 @@ def test_a_huge_dataset_json_is_not_read(tmp_path, monkeypatch):
 def test_another_programs_dataset_json_means_nothing(tmp_path):
     write_json(tmp_path, name="what")
     assert look(tmp_path, "a_t1.nii").problems == []
+
+
+@pytest.mark.parametrize(
+    ("names", "held_by"),
+    [
+        (
+            ("ctrl_N3_t1", "ctrl_N3_t1ce", "ctrl_N4_flair", "ctrl_N4_t2"),
+            {"ctrl_N3": "t1+t1ce", "ctrl_N4": "t2+flair"},
+        ),
+        (("GBM-n4-T1", "GBM-n3-FLAIR"), {"GBM-n3": "flair", "GBM-n4": "t1"}),
+    ],
+)
+def test_a_bare_n3_or_n4_before_the_ending_is_part_of_the_name(tmp_path, names, held_by):
+    # A third name keeps the folder from being one patient's by question.
+    found = look(tmp_path, *(f"{name}.nii" for name in (*names, "p9_t1", "p9_t2")))
+    assert held(found) == held_by | {"p9": "t1+t2"}
+    assert found.problems == []
+    # After the ending, and in the folder of the case's name, it is a word of preprocessing.
+    found = look(tmp_path / "in", "b1/b1_n4_t1.nii", "b1/b1_flair_n4.nii", "b1/b1_seg.nii")
+    assert held(found) == {"b1": "t1+flair+label"}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("ctrl_iso_t1", "ctrl_norm_flair"),
+        ("site1_corr_t1", "site1_reg_flair"),
+        ("ctrl_t1", "ctrl_brain_flair"),
+        ("p01_t1", "p01_n4_flair"),
+    ],
+)
+def test_names_that_differ_in_a_word_before_the_ending_are_not_joined(tmp_path, one, other):
+    found = look(tmp_path, f"{one}.nii", f"{other}.nii", "p9_t1.nii", "p9_flair.nii")
+    assert held(found) == {"p9": "t1+flair"}
+    (problem,) = found.problems
+    assert "a word of preprocessing" in problem
+    assert "Spell them alike if this is one patient" in problem
+
+
+def test_the_plain_file_of_a_scan_is_taken_and_said_once(tmp_path):
+    """UCSF-PDGM is published so."""
+    kinds = ("T1", "T1c", "T2", "FLAIR")
+    names = [
+        f"UCSF-PDGM-{n}_{k}{b}" for n in ("0004", "0005") for k in kinds for b in ("", "_bias")
+    ]
+    found = look(tmp_path, *(f"{name[:14]}_nifti/{name}.nii.gz" for name in names))
+    assert found.problems == found.unread == []
+    assert set(held(found).values()) == {"t1+t1ce+t2+flair"}
+    assert not [path for item in found.items for path in item["image"].values() if "bias" in path]
+    (note,) = found.notes
+    assert note.startswith("8 preprocessed scans are left aside, for there is a plain file of the ")
+    assert "such as UCSF-PDGM-0004_FLAIR.nii.gz beside UCSF-PDGM-0004_FLAIR_bias.nii.gz" in note
+    endings = "other=t1,t1c,t2,flair;t1=t1_bias;t1ce=t1c_bias;t2=t2_bias;flair=flair_bias"
+    chosen = survey(tmp_path, BRATS_MODALITIES, endings)
+    assert chosen.problems == chosen.notes == []
+    assert chosen.items[0]["image"]["t1"].endswith("_T1_bias.nii.gz")
+
+
+def test_one_plain_file_beside_a_stripped_one_is_taken(tmp_path):
+    found = look(tmp_path, *(f"p1/{n}.nii" for n in ("T1", "T1_brain", "T2_FLAIR", "FLAIR_brain")))
+    assert [Path(p).stem for p in found.items[0]["image"].values()] == ["T1", "T2_FLAIR"]
+
+
+def test_versions_that_do_not_pair_are_not_chosen_from(tmp_path):
+    found = look(tmp_path, "p1/T1_bias.nii", "p1/T1_bet.nii", "p2/T1.nii", "p2/T1_reg.nii")
+    touch(tmp_path, "p2/FLAIR_reg.nii")
+    found = survey(tmp_path, BRATS_MODALITIES)
+    assert found.items == found.notes == []
+    assert len(found.problems) == 2
+    assert "--suffixes other=t1_be" in found.problems[0] or "=t1_bias" in found.problems[0]
+    assert "leave it aside by its ending, such as --suffixes other=t1_reg" in found.problems[1]
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        ("imagesTr/p01_t1.nii", "imagesTs/p01_flair.nii"),
+        ("a/imagesTr/p01_t1.nii", "a/imagesVal/p01_t1.nii"),
+        ("siteA_T1/p01_t1.nii", "siteB_FLAIR/p01_flair.nii"),
+    ],
+)
+def test_one_name_in_two_parts_of_a_data_set_is_a_problem(tmp_path, files):
+    found = look(tmp_path, *files)
+    assert found.items == []
+    (problem,) = found.problems
+    assert problem.startswith("case p01: found in ")
+
+
+def test_a_folder_called_like_a_modality_that_holds_others_is_a_case(tmp_path):
+    found = look(tmp_path / "one", "T1/flair.nii", "T2/t1.nii")
+    assert held(found) == {"T1": "flair", "T2": "t1"}
+    found = look(tmp_path / "two", *(f"{c}/{m}.nii" for c in ("T1", "T2") for m in ("t1", "flair")))
+    assert held(found) == {"T1": "t1+flair", "T2": "t1+flair"}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("3D_AX_T1_precontrast", "3D_AX_T1_postcontrast", "2D_AX_T2", "2D_AX_T2_FLAIR"),
+        ("AX_T1", "AX_T1ce", "SAG_FLAIR"),
+        ("cor_tse_t2", "cor_tse_flair", "tra_t1"),
+    ],
+)
+def test_series_of_unequal_numbers_raise_the_question(tmp_path, names):
+    found = look(tmp_path, *(f"P1/{name}.nii.gz" for name in names))
+    assert found.items == []
+    (problem,) = found.problems
+    assert "names with no modality twice, such as" in problem
+    assert "Is this one patient?" in problem
+
+
+def test_patients_with_different_modalities_are_not_questioned(tmp_path):
+    found = look(tmp_path / "ids", "p01_t1.nii", "p01_flair.nii", "p02_t2.nii")
+    assert held(found) == {"p01": "t1+flair", "p02": "t2"}
+    assert found.problems == found.notes == []
+    found = look(tmp_path / "names", "smith_t1.nii", "smith_flair.nii", "jones_t2.nii")
+    assert held(found) == {"jones": "t2", "smith": "t1+flair"}
+    assert found.problems == []
+    assert "the cases jones and smith have no modality in common" in found.notes[0]
+
+
+@pytest.mark.parametrize(
+    "label", ["p01_ventricles_seg", "wmh_seg", "p01_t1_fast_pve_seg", "edema_label", "p01_pons_gt"]
+)
+def test_a_label_of_something_else_joins_no_case(tmp_path, label):
+    found = look(tmp_path, "p01/p01_t1.nii", f"p01/{label}.nii")
+    assert held(found) == {"p01": "t1"}
+    assert "by its name" in found.unread[0]
+    assert f"{label}.nii (a label of " in found.unread[0]
+
+
+@pytest.mark.parametrize(
+    "label", ["p01_manual_seg", "glioma_final_seg", "W39_1998.09.19_tumour_gt"]
+)
+def test_a_label_with_words_of_a_tumour_joins_its_folder(tmp_path, label):
+    found = look(tmp_path, "p01/p01_t1.nii", f"p01/{label}.nii")
+    assert (held(found), found.unread) == ({"p01": "t1+label"}, [])
+
+
+@pytest.mark.parametrize(("one", "other"), [("J\u00f6rg", "Jo\u0308rg"), ("\u00e5_1", "a\u030a_1")])
+def test_both_ways_to_write_an_accent_are_one_name(tmp_path, one, other):
+    found = look(tmp_path, f"{one}_t1.nii", f"{other}_flair.nii", "p2_t1.nii", "p2_flair.nii")
+    assert held(found) == {one: "t1+flair", "p2": "t1+flair"}
+    found = look(tmp_path / "in", f"{one}/t1.nii", f"{other}/t1.nii")
+    assert found.problems[0].startswith(f"case {one}: found in ")
+
+
+@pytest.mark.parametrize(
+    ("parent", "folders"), [("s1", ("Raw", "Prep")), ("p01", ("1", "2")), ("p7", ("native", "12"))]
+)
+def test_a_folder_whose_name_is_none_takes_its_parents_too(tmp_path, parent, folders):
+    found = look(tmp_path, *(f"{parent}/{f}/{m}.nii" for f in folders for m in ("t1", "flair")))
+    assert held(found) == {f"{parent}_{folder}": "t1+flair" for folder in folders}
+    assert {item["patient"] for item in found.items} == {parent}
+
+
+def test_patients_below_a_site_keep_their_names(tmp_path):
+    found = look(tmp_path, *(f"{g}/{p}/t1.nii" for g, p in (("HGG", "1"), ("LGG", "2"))))
+    assert held(found) == {"1": "t1", "2": "t1"}
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        ("IXI-T1/I02-Guys-T1.nii", "IXI-T2/I02-Guys-T2.nii"),
+        ("T1_images/I02-Guys_t1.nii", "T2_images/I02-Guys_t2.nii"),
+        ("I02-Guys/1_T1/NIFTI/T1.nii", "I02-Guys/3_T2/NIFTI/T2.nii"),
+    ],
+)
+def test_a_folder_with_a_modality_in_its_name_stands_for_it(tmp_path, files):
+    found = look(tmp_path, *files)
+    assert (held(found), found.problems) == ({"I02-Guys": "t1+t2"}, [])
+
+
+def test_post_beside_other_scans_of_that_name_is_a_time(tmp_path):
+    found = look(tmp_path, *(f"p01_post_{m}.nii" for m in ("t1", "t1ce", "flair")))
+    assert (held(found), found.unread) == ({"p01_post": "t1+t1ce+flair"}, [])
+    found = look(tmp_path / "in", *(f"p01_{m}.nii" for m in ("t1", "post_t1", "flair")))
+    assert held(found) == {"p01": "t1+flair"}
+    assert "p01_post_t1.nii (a word before t1 may be of the contrast agent" in found.unread[0]
+
+
+def test_initials_are_no_agent(tmp_path):
+    found = look(tmp_path, *(f"{n}_{m}.nii" for n in ("KM", "site1_CE") for m in ("t1", "flair")))
+    assert held(found) == {"KM": "t1+flair", "site1_CE": "t1+flair"}
+
+
+def test_a_word_of_time_before_t1ce_is_of_the_time(tmp_path):
+    kinds = ("t1", "t1ce", "t2", "flair", "seg")
+    found = look(tmp_path, *(f"p01_{t}_{m}.nii" for t in ("pre", "post") for m in kinds))
+    assert held(found) == dict.fromkeys(("p01_post", "p01_pre"), "t1+t1ce+t2+flair+label")
+
+
+@pytest.mark.parametrize("second", ["p01_flair_reg_to_t1", "p01_flair_resampled"])
+def test_a_registered_scan_beside_its_native_one_is_not_chosen_from(tmp_path, second):
+    found = look(tmp_path, "p01_t1.nii", "p01_flair.nii", f"{second}.nii")
+    assert (held(found), found.notes) == ({}, [])
+    assert found.problems[0].startswith("case p01: expected one file for 'flair', got 2")
