@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from bundle.data.filenames import (
@@ -291,3 +293,12 @@ def test_a_computed_image_of_two_modalities_is_none(word):
 def test_a_given_ending_wins_over_all_its_spellings():
     endings = file_endings(BRATS_MODALITIES, "other=t1c")
     assert {split_name(f"p_{word}.nii", endings)[1] for word in ("t1c", "T1+C")} == {"other"}
+
+
+def test_a_name_of_many_copies_is_read_at_once():
+    start = time.process_time()
+    for copies in ("_copy (1)" * 26, " Kopie 2" * 30, " (1)" * 60, "_-" * 120 + "copy"):
+        split_name(f"p{copies}x.nii.gz", ENDINGS)
+    assert time.process_time() - start < 0.5
+    for name in ("p_t1 copy 2", "p_t1_copy (1)", "p_t1 - Kopie", "p_t1 (3)", "p_t1 copy copy 3"):
+        assert split_name(f"{name}.nii.gz", ENDINGS) == ("p", "t1")
