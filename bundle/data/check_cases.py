@@ -25,7 +25,7 @@ from bundle.regions import Regions
 logger = logging.getLogger(__name__)
 
 # Part of every key: raise it when a check changes, so that old verdicts are not believed.
-_VERSION = 3
+_VERSION = 4
 
 
 def file_state(path: str | Path) -> list[Any]:

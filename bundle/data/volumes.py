@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +20,7 @@ from bundle.data.geometry import (
     shape_of,
     shared_grid,
 )
+from bundle.data.nifti_bytes import check_voxels, is_nifti, open_nifti
 
 _UNREADABLE = (
     OSError,
@@ -29,6 +28,8 @@ _UNREADABLE = (
     MemoryError,
     ValueError,
     TypeError,
+    ArithmeticError,
+    LookupError,
     zlib.error,
     ImageFileError,
     HeaderDataError,
@@ -143,7 +144,7 @@ def read_volume(
         CaseError: as `read_grid`, and for a truncated or damaged file, NaN or infinite voxels.
     """
     path = Path(path)
-    image = _read(path, case)
+    image = _open(path, case, whole=True)
     if inspect is not None:
         inspect(image)
     grid = grid_of(image, path, case)
@@ -174,7 +175,7 @@ def read_volumes(path: str | Path, case: str, names: Sequence[str | None]) -> Vo
         CaseError: as `read_volume`, and for a file that does not hold a volume for each name.
     """
     path = Path(path)
-    image = _read(path, case)
+    image = _open(path, case, whole=True)
     shape, count = shape_of(image, path, case)
     if count != len(names):
         raise CaseError(
@@ -193,33 +194,15 @@ def is_blank(voxels: np.ndarray) -> bool:
     return bool((inside == inside[0]).all()) if inside.size else True
 
 
-def _open(path: Path, case: str) -> SpatialImage:
-    """Open a file for its header; nibabel reads voxels when they are asked for."""
+def _open(path: Path, case: str, whole: bool = False) -> SpatialImage:
+    """Open a file for its header; whole = and read all of it, see `open_nifti`."""
     _check_exists(path, case)
     try:
-        return nib.load(path)
-    except _UNREADABLE as error:
-        raise _unreadable(path, case, error) from error
-
-
-def _read(path: Path, case: str) -> SpatialImage:
-    """Read a whole file into memory, to the checksum at the end of a packed one.
-
-    nibabel itself stops at the last voxel, and so takes a damaged file for a good one.
-    """
-    name = path.name.lower()
-    if not name.endswith((".nii", ".nii.gz")):
-        return _open(path, case)  # other formats that nibabel knows
-    _check_exists(path, case)
-    try:
-        # Not gzip.decompress, whose messages say less of what is wrong.
-        with gzip.open(path) if name.endswith(".gz") else path.open("rb") as file:
-            content = BytesIO(file.read())
-        content.name = str(path)  # for nibabel's messages
-        for kind in (nib.Nifti1Image, nib.Nifti2Image):
-            if kind.header_class.may_contain_header(content.getbuffer()):
-                return kind.from_stream(content)
-        raise ImageFileError("it does not begin with a NIfTI header")
+        if is_nifti(path):
+            return open_nifti(path, whole)
+        image = nib.load(path)  # other formats that nibabel knows
+        check_voxels(image.shape)
+        return image
     except _UNREADABLE as error:
         raise _unreadable(path, case, error) from error
 

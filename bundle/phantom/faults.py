@@ -80,7 +80,9 @@ FAULTS: Mapping[str, Fault] = {
     "noise in the air": Fault(add_noise_to_air, ("background", "corners")),
     "head with noise": Fault(keep_head, ("background", "corners")),
     "head with noise, turned": Fault(turn_head, ("background", "corners", "border")),
-    "head without noise": Fault(keep_scalp, ("background", "corners", "border", "scalp")),
+    "head without noise": Fault(
+        keep_scalp, ("background", "corners", "border", "scalp", "dark_ring")
+    ),
     "half of the brain": Fault(cut_half_off, ("masks",), least=2),
     "eight voxels": Fault(leave_eight_voxels, ("few_voxels", "masks")),
     "label in a corner": Fault(move_label_out, ("label_outside",)),

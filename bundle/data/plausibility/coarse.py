@@ -28,6 +28,8 @@ _LEAST_FOR_VALUES = 100
 _LARGEST_SHARE = 0.75
 # So many, evenly spaced by rank, tell how the values of a scan are spread.
 _PROFILE_VOXELS = 100_000
+# How many waves along each axis tell how the values of a scan are arranged.
+WAVES = 8
 
 
 @dataclass
@@ -40,6 +42,7 @@ class CoarseCase:
         numbers: what has been measured on all voxels.
         hashes: modality -> hash of its voxels that are not 0, 64 hexadecimal digits.
         profiles: modality -> how its voxels are spread, see `profile_of`; none without background.
+        arrangements: modality -> how its voxels lie, see `arrangement_of`.
     """
 
     volumes: dict[str, np.ndarray] = field(default_factory=dict)
@@ -47,6 +50,7 @@ class CoarseCase:
     numbers: dict[str, float] = field(default_factory=dict)
     hashes: dict[str, str] = field(default_factory=dict)
     profiles: dict[str, list[int]] = field(default_factory=dict)
+    arrangements: dict[str, list[int]] = field(default_factory=dict)
 
     def add(self, name: str, voxels: np.ndarray) -> None:
         """Take in the volume (D, H, W) of a modality; its voxels need not be kept afterwards."""
@@ -54,8 +58,10 @@ class CoarseCase:
         values = 1 + np.count_nonzero(np.diff(brain))
         corners = np.concatenate([corner.ravel() for corner in corners_of(voxels)])
         # Sorted values, so that a copy which was turned, mirrored, cropped or padded has the same
-        # hash. The header is no part of it.
+        # hash. The header is no part of it. Scans whose values were replaced by their ranks have
+        # the same hash, too: only the arrangement tells them apart.
         self.hashes[name] = hashlib.sha256(brain.tobytes()).hexdigest()
+        self.arrangements[name] = arrangement_of(voxels)
         # Where no background tells how large the brain is, scans that were given the same spread
         # (matched histograms, ranks) have the same profile, and are no copies.
         if brain.size < _LARGEST_SHARE * voxels.size:
@@ -84,6 +90,36 @@ def profile_of(brain: np.ndarray) -> list[int]:
     means = [*(np.tanh(2 * (z - at)).mean() for at in (-1, 0, 1)), np.tanh(z).mean()]
     means += [np.exp(-(z**2)).mean(), np.exp(-((z - 1) ** 2)).mean()]
     return [int(brain.size), *(round(1e5 * float(mean)) for mean in means)]
+
+
+def arrangement_of(voxels: np.ndarray) -> list[int]:
+    """Describe how the voxels of a scan lie, whatever unit they were stored in.
+
+    Args:
+        voxels: (D, H, W), 0 outside.
+
+    Returns:
+        For each axis `WAVES` numbers, in hundred thousandths: how strongly the slices' z-scores,
+        summed and divided by the number of voxels, follow waves of 1, 2, ... periods over the box
+        around the brain. Mirroring changes none, turning changes the order of the axes, and zeros
+        around the brain, another gain or another offset change nothing.
+    """
+    sums = voxels.sum(2, dtype=np.float64), voxels.sum(0, dtype=np.float64)
+    inside = voxels != 0
+    counts = inside.sum(2, dtype=np.int64), inside.sum(0, dtype=np.int64)
+    size = max(1, int(counts[0].sum()))
+    mean = sums[0].sum() / size
+    spread = max(float(voxels[inside].std(dtype=np.float64)), 1e-9) if inside.any() else 1.0
+    waves: list[int] = []
+    for which, across in ((0, 1), (0, 0), (1, 0)):
+        count = counts[which].sum(across)
+        line = (sums[which].sum(across) - mean * count) / (spread * size)
+        seen = np.flatnonzero(count)
+        box = line[seen[0] : seen[-1] + 1] if seen.size else line
+        strength = np.abs(np.fft.fft(box))[1 : WAVES + 1]
+        waves += [round(1e5 * float(value)) for value in strength]
+        waves += [0] * (WAVES - strength.size)
+    return waves
 
 
 def codes_of(regions: Regions) -> dict[int, int]:

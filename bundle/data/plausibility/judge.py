@@ -13,7 +13,6 @@ Numbers = Mapping[str, float]
 # Numbers of one modality each, such as "zeros t1", and their rules.
 _KINDS = {
     "zeros": "background",
-    "ring": "scalp",
     "filled": "few_voxels",
     "values": "label_as_scan",
     "forms": "two_forms",
@@ -93,6 +92,7 @@ def _readings(numbers: Numbers) -> Iterator[tuple[str, float, str]]:
             yield rule, numbers[name], ""
     yield from _by_modality(numbers)
     yield from _differences(numbers)
+    yield from _ring(numbers)
     if f"agent {RIM}" not in numbers and "agent tail" in numbers:
         yield "agent_in_brain", numbers["agent tail"], ""
     # One voxel off is how a label on another corner of the voxel looks.
@@ -114,6 +114,16 @@ def _by_modality(numbers: Numbers) -> Iterator[tuple[str, float, str]]:
             yield "t1_order", value, name
         elif kind == "shell" and standard_name(name) == "t2":
             yield "t2_order", value, name
+
+
+def _ring(numbers: Numbers) -> Iterator[tuple[str, float, str]]:
+    """Judge a ring: bone is black on every modality, while fluid below the dura is bright on T2."""
+    rings = {key.partition(" ")[2]: n for key, n in numbers.items() if key.startswith("ring ")}
+    dark = {name: number for name, number in rings.items() if is_odd("dark_ring", number)}
+    if dark:
+        is_bone = dark == rings and any(standard_name(name) == "t2" for name in rings)
+        number = max(rings.values()) if is_bone else min(dark.values())
+        yield "scalp" if is_bone else "dark_ring", number, " and ".join(dark)
 
 
 def _differences(numbers: Numbers) -> Iterator[tuple[str, float, str]]:

@@ -90,14 +90,16 @@ class CaseMeter:
         millilitre = float(np.prod(grid.spacing_mm)) / 1000
         kept |= {f"ml {name}": size * millilitre for name, size in self._sizes.items()}
         numbers = {**header_numbers(grid, forms_mm or {}), **kept, **self._counted()}
-        numbers |= copy_numbers(coarse.volumes, coarse.hashes)
+        numbers |= copy_numbers(coarse.volumes, coarse.hashes, coarse.arrangements)
         edges = sorted(box_size(brain_of(coarse.volumes))) if coarse.volumes else [0, 0, 0]
         if edges[1] >= _LEAST_SLICE:
             numbers |= {f"corners {name}": coarse.numbers[f"corners {name}"] for name in names}
         if edges[0] >= LEAST_EDGE:
             numbers |= coarse.numbers | self._measure_brain(grid)
         finite = {name: round(n, 5) for name, n in numbers.items() if math.isfinite(n)}
-        return Measured(finite, dict(coarse.hashes), dict(coarse.profiles))
+        return Measured(
+            finite, dict(coarse.hashes), dict(coarse.profiles), dict(coarse.arrangements)
+        )
 
     def _counted(self) -> dict[str, float]:
         """Return what counting voxels tells, be the brain as small as it may."""

@@ -104,13 +104,23 @@ RULES: Mapping[str, Rule] = {
         "strict",
     ),
     "scalp": Rule(
-        "a dark ring lies below the surface, as the skull below the scalp",
+        "a dark ring lies below the surface on every modality, as the skull below the scalp",
+        "ring as a share of what is brighter on both sides, where it is least dark",
+        0.5,
+        False,
+        "bone gives no signal, while fluid is bright on T2; a stripped brain gets brighter or "
+        "darker inwards, but not both",
+        "Strip the skull, and set all that is not brain to exactly 0.",
+        "strict",
+    ),
+    "dark_ring": Rule(
+        "a dark ring lies below the surface, as the skull below the scalp, or as fluid below the "
+        "dura",
         "ring as a share of what is brighter on both sides",
         0.5,
         False,
-        "bone gives no signal; a stripped brain gets brighter or darker inwards, but not both",
-        "Strip the skull, and set all that is not brain to exactly 0.",
-        "strict",
+        "bone gives no signal, and neither does fluid on T1 and FLAIR: T2 alone tells them apart",
+        "Look at it in a viewer. Strip the skull, if it is there, and set all but brain to 0.",
     ),
     "few_voxels": Rule(
         "hardly any voxel is not 0",

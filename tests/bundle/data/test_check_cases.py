@@ -91,7 +91,7 @@ def test_a_memo_holds_numbers_and_no_names(tmp_path, write_list, write_phantom_c
     text = (tmp_path / "memo.json").read_text()
     assert "patient" not in text
     (outcome,) = json.loads(text).values()
-    assert set(outcome) == {"blank", "numbers", "hashes", "profiles"}
+    assert set(outcome) == {"blank", "numbers", "hashes", "profiles", "arrangements"}
 
 
 @pytest.mark.parametrize("on_bad", ["raise", "drop"])

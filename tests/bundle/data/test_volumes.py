@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gzip
+import tracemalloc
 from pathlib import Path
 
 import nibabel as nib
@@ -102,6 +104,75 @@ def test_a_truncated_file_is_a_case_error(tmp_path):
         read_volume(path, "A")
 
 
+READERS = {"voxels": read_volume, "header": read_grid, "count": count_volumes}
+
+
+def with_header(path: Path, **fields: object) -> Path:
+    """Write a small volume whose header claims something else."""
+    image = nib.Nifti1Image(np.ones((4, 4, 4), np.float32), np.eye(4))
+    content = image.to_bytes()
+    header = nib.Nifti1Header(content[:348])
+    for name, value in fields.items():
+        header[name] = value
+    content = header.binaryblock + content[348:]
+    path.write_bytes(gzip.compress(content) if path.name.endswith(".gz") else content)
+    return path
+
+
+@pytest.mark.parametrize("read", READERS.values(), ids=READERS)
+@pytest.mark.parametrize("name", ["a.nii", "b.nii.gz"])
+@pytest.mark.parametrize("offset", [np.inf, -np.inf, np.nan, 1e30, 3e9, -100])
+def test_an_impossible_place_of_the_voxels_names_the_file(tmp_path, read, name, offset):
+    path = with_header(tmp_path / name, vox_offset=offset)
+    with pytest.raises(CaseError, match=rf"case A: .*{name} cannot be read as a NIfTI volume"):
+        read(path, "A")
+
+
+@pytest.mark.parametrize("read", READERS.values(), ids=READERS)
+@pytest.mark.parametrize("name", ["a.nii", "b.nii.gz"])
+def test_a_header_that_claims_too_many_voxels_is_refused_before_room_is_made(tmp_path, read, name):
+    path = with_header(tmp_path / name, dim=[5, 900, 900, 900, 1, 4, 1, 1])
+    with pytest.raises(
+        CaseError, match=r"claims 900 x 900 x 900 x 1 x 4 voxels, expected at most 536870912"
+    ):
+        read(path, "A")
+
+
+@pytest.mark.parametrize(("name", "held"), [("a.nii", 608), ("b.nii.gz", 608)])
+@pytest.mark.parametrize("side", [5, 800])
+def test_a_file_that_holds_less_than_its_header_claims_takes_no_memory(tmp_path, name, held, side):
+    path = with_header(tmp_path / name, dim=[3, side, side, side, 1, 1, 1, 1])
+    tracemalloc.start()
+    claimed = 352 + 4 * side**3
+    with pytest.raises(CaseError, match=f"holds {held} bytes, its header claims {claimed}"):
+        read_volume(path, "A")
+    assert tracemalloc.get_traced_memory()[1] < 6e6
+    tracemalloc.stop()
+
+
+def test_voxels_of_no_bytes_are_refused(tmp_path):
+    path = with_header(tmp_path / "a.nii", datatype=1, bitpix=1, dim=[3, 800, 800, 800, 1, 1, 1, 1])
+    with pytest.raises(CaseError, match=r"a\.nii cannot be read"):
+        read_volume(path, "A")
+
+
+@pytest.mark.parametrize("name", ["a.nii", "b.nii.gz"])
+def test_a_little_padding_behind_the_voxels_passes_and_more_does_not(tmp_path, name):
+    opened = gzip.open if name.endswith(".gz") else open
+    for padding, fits in ((100, True), (2**16, True), (2**16 + 1, False), (2**25, False)):
+        save(tmp_path / name, noise())
+        with opened(tmp_path / name, "ab") as file:
+            file.write(bytes(padding))
+        if fits:
+            assert np.array_equal(read_volume(tmp_path / name, "A").voxels, noise())
+            continue
+        tracemalloc.start()
+        with pytest.raises(CaseError, match="more than 65536 bytes lie behind its voxels"):
+            read_volume(tmp_path / name, "A")
+        assert tracemalloc.get_traced_memory()[1] < 6e6
+        tracemalloc.stop()
+
+
 def test_nan_and_infinite_voxels_are_counted(tmp_path):
     voxels = noise()
     voxels[0, 0, :3] = np.nan, np.inf, np.nan
@@ -152,7 +223,9 @@ def test_a_packed_file_is_read_to_its_end(tmp_path, damage, reason):
 def test_an_unpacked_file_that_was_cut_says_how_much_is_there(tmp_path):
     path = save(tmp_path / "a.nii", noise())
     path.write_bytes(path.read_bytes()[:5000])
-    with pytest.raises(CaseError, match=r"Expected 24000 bytes, got 4648 bytes from .*a\.nii"):
+    with pytest.raises(
+        CaseError, match=r"a\.nii cannot .*it holds 5000 bytes, its header claims 24352"
+    ):
         read_volume(path, "A")
 
 

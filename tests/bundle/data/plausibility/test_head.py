@@ -66,3 +66,11 @@ def test_the_border_counts_where_two_axes_are_reached():
     assert border_share(cut) > 0.5
     one_slice = brain[:, :, 24:25]
     assert border_share(one_slice) == 0
+
+
+@pytest.mark.parametrize("rim", [(60, 25, 90, 90), (90, 25, 90, 90)], ids=["t1", "t1ce"])
+def test_fluid_below_a_dura_that_was_left_on_is_a_ring_but_not_on_t2(rim):
+    fluid = {"t1": layers(*rim), "t2": layers(70, 140, 60, 60)}
+    numbers = ring_numbers(fluid, (1.0, 1.0, 1.0))
+    assert numbers["ring t1"] < 0.5
+    assert numbers["ring t2"] > 0.8

@@ -14,7 +14,8 @@ ODD = {
     "background": {"zeros t1": 0.24},
     "corners": {"zeros t1": 0.6, "corners t1": 0.06},
     "border": {"zeros t1": 0.6, "border t1": 0.31},
-    "scalp": {"ring t1": 0.49},
+    "scalp": {"ring t1": 0.1, "ring t2": 0.49},
+    "dark_ring": {"ring t1ce": 0.49, "ring flair": 0.6},
     "few_voxels": {"filled t1": 0.004},
     "label_as_scan": {"values t1": 8},
     "two_forms": {"forms label": 0.6},
@@ -98,6 +99,28 @@ def test_what_makes_a_result_wrong_is_refused_and_what_contrast_hints_at_is_not(
         *("voxel_small", "voxel_large", "head_small", "head_large", "two_forms"),
         *("background", "corners", "border", "scalp", "few_voxels", "masks", "label_outside"),
     }
+
+
+@pytest.mark.parametrize(
+    ("rings", "where", "number"),
+    [
+        ({"t1": 0.45, "t1ce": 0.3, "t2": 1.0, "flair": 0.6}, "t1 and t1ce", 0.3),
+        ({"t1n": 0.6, "t2w": 0.4}, "t2w", 0.4),
+        ({"t1c": 0.2, "t2f": 0.4}, "t1c and t2f", 0.2),
+    ],
+    ids=["bright on T2", "not on T1", "no T2"],
+)
+def test_a_ring_that_may_be_fluid_below_the_dura_is_a_hint(rings, where, number):
+    (found,) = judge("A", {f"ring {name}": n for name, n in rings.items()})
+    assert (found.rule, found.refused, found.measured) == ("dark_ring", "never", number)
+    assert str(found).startswith(f"case A: {where}: a dark ring lies below the surface, as the")
+
+
+@pytest.mark.parametrize("rings", [{"t1": 0.1, "t2": 0.4}, {"t2f": 0.4, "t2w": 0.3}, {"t2": 0.4}])
+def test_a_ring_on_every_modality_with_t2_among_them_is_bone(rings):
+    (found,) = judge("A", {f"ring {name}": n for name, n in rings.items()})
+    assert (found.rule, found.refused, found.measured) == ("scalp", "strict", 0.4)
+    assert judge("A", {f"ring {name}": 0.51 for name in rings}) == []
 
 
 def test_a_copy_names_both_scans():

@@ -16,7 +16,31 @@ def read(**volumes: np.ndarray) -> Measured:
     case = CoarseCase()
     for name, voxels in volumes.items():
         case.add(name, voxels.astype(np.float32))
-    return Measured(hashes=case.hashes, profiles=case.profiles)
+    return Measured({}, case.hashes, case.profiles, case.arrangements)
+
+
+def copies(**volumes: np.ndarray) -> dict[str, float]:
+    """Compare the scans of one case, as a check does."""
+    scans = {name: voxels.astype(np.float32) for name, voxels in volumes.items()}
+    known = read(**scans)
+    return copy_numbers(scans, known.hashes, known.arrangements)
+
+
+def ranks(scan: np.ndarray) -> np.ndarray:
+    """Replace what is not 0 by its rank, above 0 and at most 1."""
+    ranked = np.zeros(scan.shape, np.float32)
+    inside = scan != 0
+    ranked[inside] = (scan[inside].argsort().argsort() + 1) / np.count_nonzero(inside)
+    return ranked
+
+
+def quantiles(scan: np.ndarray) -> np.ndarray:
+    """Give a scan the values of a normal distribution, moved above 0."""
+    ranked = ranks(scan)
+    wanted = np.sort(np.random.default_rng(9).normal(100, 20, np.count_nonzero(scan)))
+    found = np.zeros(scan.shape, np.float32)
+    found[scan != 0] = wanted[np.rint(ranked[scan != 0] * wanted.size).astype(int) - 1]
+    return found
 
 
 @pytest.fixture
@@ -93,11 +117,45 @@ def test_two_scans_of_a_case_are_compared_voxel_by_voxel(scan):
         "t2": np.where(scan, scan + noise, 0),
         "flair": np.where(np.arange(18) < 9, scan, 0),
     }
-    numbers = copy_numbers(volumes, {name: name for name in volumes})
+    numbers = copies(**volumes)
     assert numbers["copy t1+t1ce"] > 0.9999
     assert 0.97 < numbers["copy t1+t2"] < 0.9995
     assert not any("flair" in name for name in numbers)
-    assert copy_numbers(volumes, {"t1": "x", "flair": "x"}) == {"copy t1+flair": 1.0}
+
+
+@pytest.mark.parametrize("spread", [ranks, quantiles])
+def test_scans_that_were_given_the_same_values_are_no_copies(scan, spread):
+    """Of one mask, and smooth in places: one has a slope, the other has another."""
+    rng = np.random.default_rng(5)
+    one = np.where(scan, scan + np.arange(18), 0)
+    other = np.where(scan, rng.gamma(9, 20, scan.shape) + np.arange(18)[:, None], 0)
+    assert np.array_equal(np.sort(spread(one), None), np.sort(spread(other), None))
+    assert copies(t1=spread(one), t2=spread(other))["copy t1+t2"] < 0.5
+    for gain in (1, 3):
+        both = {
+            "training": [("a", read(t1=spread(one)))],
+            "testing": [("b", read(t1=gain * spread(other)))],
+        }
+        assert repeated_scans(both) == []
+
+
+@pytest.mark.parametrize(
+    "turn",
+    [lambda v: v, lambda v: v[::-1], lambda v: np.pad(v.transpose(2, 0, 1)[:, ::-1], (1, 3))],
+    ids=["as it is", "mirrored", "turned and padded"],
+)
+def test_ranks_of_one_scan_are_its_copy(scan, turn):
+    rng = np.random.default_rng(6)
+    scan = scan[:, :, :12] + 0.1 * (scan[:, :, :12] > 0) * np.arange(12)
+    again = turn(ranks(scan))
+    assert copies(t1=ranks(scan), flair=again) == {"copy t1+flair": 1.0}
+    other = np.where(scan, rng.gamma(9, 20, scan.shape), 0)
+    sections = {
+        "training": [("x", read(t1=ranks(other))), ("a", read(t1=ranks(scan)))],
+        "validation": [("b", read(t2=again)), ("c", read(t2=2 * again))],
+    }
+    found = [(s.rule, s.case, s.where) for s in repeated_scans(sections)]
+    assert found == [("leak", n, "validation, as case a in training") for n in "bc"]
 
 
 def test_volumes_of_matched_histograms_without_background_are_no_copies():
