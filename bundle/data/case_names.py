@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from typing import Any
@@ -34,13 +35,22 @@ def check_case_name(case: str, where: str) -> None:
     """
     parts = re.split(r"[/\\]", case)
     if (
-        len(case) > _LONGEST
+        _size(case) > _LONGEST
         or any(part.strip() in ("", ".", "..") for part in parts)
         or re.fullmatch(r"[A-Za-z]:", parts[0])
         or any(unicodedata.category(letter) in _UNSEEN for letter in case)
     ):
         raise ValueError(
-            f"{where}: expected a case's name of at most {_LONGEST} characters without control "
-            "characters, without '.' or '..' as a folder and without '/' at its start or end, got "
+            f"{where}: expected a case's name of at most {_LONGEST} bytes (up to four a letter) "
+            "without control characters, without '.' or '..' as a folder and without '/' at its "
+            "start or end, got "
             f"{case!r:.250}. Rename the case, such as site1/p01."
         )
+
+
+def _size(case: str) -> int:
+    """Return how many bytes a name has on disk; half of a character has no place there."""
+    try:
+        return len(os.fsencode(case))
+    except UnicodeEncodeError:
+        return _LONGEST + 1

@@ -33,7 +33,7 @@ from bundle.data.check_cases import (
     repeats,
 )
 from bundle.data.filenames import Suffixes, file_endings, split_name
-from bundle.data.folders import plain_path
+from bundle.data.folders import check_path, plain_path
 from bundle.data.patients import SECTIONS, shared_patients
 from bundle.data.plausibility.judge import count_by_rule
 from bundle.data.shared_files import shared_files
@@ -329,17 +329,28 @@ def _resolve(entry: Any, where: str, path: Path, modalities: Sequence[str]) -> I
     for name, file in {**given, "label": entry.get("label") or ""}.items():
         if not isinstance(file, str):
             raise ValueError(f"case {case}: '{name}' must be the path of a file, got {file!r:.80}")
-    folder = plain_path(path).parent
+    folder, where = plain_path(path).parent, f"case {case}"
     item = {key: value for key, value in entry.items() if value is not None} | {"case": case}
-    item["image"] = {m: str(_join(folder, given[m])) for m in modalities if m in given}
+    item["image"] = {
+        m: str(_join(folder, given[m], f"{where}, {m}")) for m in modalities if m in given
+    }
     if item.get("label"):
-        item["label"] = str(_join(folder, item["label"]))
+        item["label"] = str(_join(folder, item["label"], f"{where}, label"))
     return item
 
 
-def _join(folder: Path, file: str) -> Path:
+def _join(folder: Path, file: str, where: str) -> Path:
+    try:
+        path = Path(file).expanduser()
+    except RuntimeError as error:
+        raise ValueError(
+            f"{where}: {file!r:.120} begins with ~ and the name of nobody on this machine. "
+            "Write the whole path, or ./ before a folder of that name."
+        ) from error
     # normpath rather than resolve: a link into a shared store must keep the name it has here.
-    return Path(os.path.normpath(folder / Path(file).expanduser()))
+    path = Path(os.path.normpath(folder / path))
+    check_path(path, where)
+    return path
 
 
 def _relative(item: Mapping[str, Any], folder: Path) -> Item:

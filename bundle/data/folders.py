@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+# Linux, macOS and Windows all end a name there; Linux ends a path with a byte of 0 at the latter.
+_LONGEST_PART, _LONGEST_PATH = 255, 4096
+
 
 def plain_path(path: str | Path) -> Path:
     """Return an absolute path without '..', which behind a link means another folder.
@@ -18,6 +21,29 @@ def plain_path(path: str | Path) -> Path:
     if path.name == "..":
         return Path(os.path.realpath(path))
     return Path(os.path.realpath(path.parent), path.name)
+
+
+def check_path(path: str | Path, where: str) -> None:
+    """Refuse a text that no file can be called, so that looking for the file raises nothing else.
+
+    Args:
+        path: as somebody wrote it; a name that is not in UTF-8 is fine.
+        where: what the message starts with.
+
+    Raises:
+        ValueError: a byte of 0, half of a character, or too many bytes.
+    """
+    try:
+        parts = os.fsencode(path).split(b"/")
+    except UnicodeEncodeError:
+        parts = [b"\0"]
+    too_long = sum(map(len, parts)) + len(parts) > _LONGEST_PATH
+    if too_long or any(len(part) > _LONGEST_PART or b"\0" in part for part in parts):
+        raise ValueError(
+            f"{where}: expected the path of a file, of at most {_LONGEST_PATH - 1} bytes and "
+            f"{_LONGEST_PART} for each name in it, all of whose characters can be written, got "
+            f"{str(path)!r:.120}. Correct the path."
+        )
 
 
 def walk(root: Path) -> tuple[dict[Path, list[str]], list[str]]:

@@ -72,10 +72,13 @@ def check_pattern(pattern: str) -> re.Pattern[str]:
         ) from error
     plain = _ESCAPED.sub("", pattern)
     repeats = re.search(r"\)[*+{]", plain) or len(_UNBOUNDED.findall(plain)) > 3
+    # Each of these doubles the ways to fit a name; `(?` begins a group, `+?` is a way to repeat.
+    repeats = repeats or len(re.findall(r"(?<![(*+?}])\?|\|", plain)) > 4
     if compiled.groups != 1 or len(pattern) > _LONGEST_PATTERN or repeats:
         raise ValueError(
             f"patient: expected a regular expression of at most {_LONGEST_PATTERN} characters with "
-            "one group, the patient, which is not repeated, and at most three of * and +, got "
+            "one group, the patient, which is not repeated, at most three of *, + and {m,n}, and "
+            "at most four of ? and |, got "
             rf"{pattern!r:.220}. Such as '(.+)_\d+'."
         )
     return compiled

@@ -17,6 +17,7 @@ from bundle.data.case_files import find_files, is_4d, name_case
 from bundle.data.case_rules import CHECKED, impossible
 from bundle.data.channels import channel_order, check_order, unknown_order
 from bundle.data.filenames import Suffixes, file_endings, split_name
+from bundle.data.folders import check_path
 from bundle.data.plausibility.judge import judge
 from bundle.data.plausibility.measure import CaseMeter
 from bundle.data.volumes import (
@@ -126,6 +127,7 @@ class LoadModalitiesd(MapTransform):
             source = item[key]
             if source == "":
                 raise CaseError("no image: the path is empty, so the server has none of that name.")
+            _check_source(source, f"case {item.get('case') or '(no name)'}")
             case = item["case"] = str(item.get("case") or name_case(source, self.endings))
             settle_format(item, source)
             meter = None if self.odd == "ignore" or item.get(CHECKED) else CaseMeter({})
@@ -244,6 +246,28 @@ class LoadModalitiesd(MapTransform):
                 # Taken out, so that no volume is held twice.
                 voxels[channel] = volumes.voxels.pop(name)
         return voxels
+
+
+def _check_source(source: Any, where: str) -> None:
+    """Refuse what is no path or paths, or a path that no file can have.
+
+    Raises:
+        CaseError: see `check_path`.
+    """
+    several = isinstance(source, (Mapping, list, tuple))
+    paths = source.values() if isinstance(source, Mapping) else source if several else [source]
+    for path in paths:
+        if several and not path:
+            continue
+        if not isinstance(path, (str, Path)):
+            raise CaseError(
+                f"{where}: expected a path, a list of paths, or a dict of modality and path, got "
+                f"{path!r:.80}. Correct the datalist."
+            )
+        try:
+            check_path(path, where)
+        except ValueError as error:
+            raise CaseError(str(error)) from error
 
 
 def _read_4d(

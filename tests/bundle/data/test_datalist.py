@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import nibabel as nib
@@ -379,3 +380,24 @@ def test_inference_takes_the_decathlons_folder_and_drops_what_is_no_4d_file(tmp_
     ]
     with pytest.raises(ValueError, match=r"case B_2: expected all channels in .* got one"):
         inference_cases(tmp_path, MODALITIES, on_bad="raise")
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("~nobodyxyz/a.nii", "begins with ~ and the name of nobody on this machine"),
+        ("a" * 5000 + ".nii", "of at most 4095 bytes and 255 for each name"),
+        ("\u4e2d" * 90 + "/a.nii", "of at most 4095 bytes and 255 for each name"),
+        ("a/" * 2500 + "a.nii", "of at most 4095 bytes and 255 for each name"),
+        ("a\0b.nii", "all of whose characters can be written"),
+        ("\ud800.nii", "all of whose characters can be written"),
+    ],
+    ids=["nobody", "long", "bytes", "deep", "NUL", "half"],
+)
+def test_a_path_that_no_file_can_have_names_the_case(tmp_path, file, text):
+    for key, entry in (
+        ("flair", {"case": "p7", "image": {"flair": file}}),
+        ("label", {"case": "p7", "image": {"t1": "b.nii"}, "label": file}),
+    ):
+        with pytest.raises(ValueError, match=rf"case p7, {key}: .*{re.escape(text)}"):
+            load_datalist(write(tmp_path, testing=[entry]), MODALITIES)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from bundle.data.filenames import (
@@ -173,3 +175,12 @@ def test_a_browsers_copy_may_be_a_volume_that_no_reader_takes():
     names = ("a.nii", "A.NII.GZ", "a.nii (1).gz", "._a.nii", "a.nii.txt")
     assert [is_volume(name) for name in names] == [True, True, False, False, False]
     assert [might_be_volume(name) for name in names] == [True, True, True, False, False]
+
+
+def test_a_name_of_many_copies_is_read_at_once():
+    start = time.process_time()
+    for copies in ("_copy (1)" * 26, " Kopie 2" * 30, " (1)" * 60, "_-" * 120 + "copy"):
+        split_name(f"p{copies}x.nii.gz", ENDINGS)
+    assert time.process_time() - start < 0.5
+    for name in ("p_t1 copy 2", "p_t1_copy (1)", "p_t1 - Kopie", "p_t1 (3)", "p_t1 copy copy 3"):
+        assert split_name(f"{name}.nii.gz", ENDINGS) == ("p", "t1")

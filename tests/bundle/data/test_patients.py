@@ -62,6 +62,19 @@ def test_a_bad_pattern_is_refused(pattern):
         check_pattern(pattern)
 
 
+@pytest.mark.parametrize(
+    "pattern", ["(" + ".?" * 40 + ")x", "(" + "[a-z]??" * 20 + ")1", "(" + "(?:a|a)" * 40 + ")x"]
+)
+def test_a_pattern_of_many_choices_is_refused_before_it_is_tried(pattern):
+    with pytest.raises(ValueError, match=r"at most four of \? and \|"):
+        check_pattern(pattern)
+
+
+@pytest.mark.parametrize("pattern", [r"(.+?)(?:_\d+)?$", r"(?i)(p-?\d+)[_-]?(?:a|b)", r"(.*?\?)x"])
+def test_a_pattern_of_some_choices_passes(pattern):
+    assert check_pattern(pattern).groups == 1
+
+
 def test_no_name_takes_long():
     start = time.process_time()
     for name in (

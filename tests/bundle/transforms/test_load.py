@@ -441,3 +441,18 @@ def test_a_client_may_choose_what_the_config_offers_for_named_files():
     path = Path(bundle.ROOT) / "configs" / "inference.json"
     offered = ConfigParser(json.loads(path.read_text())).get_parsed_content("displayable_configs")
     assert offered["modality"] == [AS_NAMED, *BRATS_MODALITIES]
+
+
+@pytest.mark.parametrize(
+    "file", ["a" * 300 + "_t1.nii", "a\0_t1.nii", "\ud800_t1.nii", "a/" * 2500]
+)
+def test_a_path_that_no_file_can_have_names_the_case(file):
+    for source in (file, {"t1": file}, [None, file]):
+        with pytest.raises(CaseError, match="case p7: expected the path of a file, of at most"):
+            load(source, "p7")
+
+
+@pytest.mark.parametrize("source", [5, None, {"t1": 3}, [["a.nii"]]])
+def test_what_is_no_path_is_said(source):
+    with pytest.raises(CaseError, match=r"case \(no name\): expected a path, a list of paths, or"):
+        load(source)
