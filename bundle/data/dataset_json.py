@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from bundle.data.filenames import LABEL, Name, ending_role
+from bundle.data.filenames import LABEL, PREDICTION, Name, split_name
 
 DATASET_JSON = "dataset.json"
+_KEYS = ("channel_names", "modality")
 _LARGEST_BYTES = 16 * 2**20
 _MOST_CHANNELS = 64
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<index>\d{4})\.nii(?:\.gz)?", re.IGNORECASE)
@@ -88,28 +89,57 @@ def read_layout(
         files: the NIfTI files of the data set, whose names tell nnU-Net from the Decathlon.
 
     Raises:
-        ValueError: it is too large, no JSON, or names channels in another way.
+        ValueError: as `read_channels`.
+    """
+    said = read_channels(path)
+    if said is None:
+        return None
+    spelled = {number: name[:64] for number, name in enumerate(said.names)}
+    roles = {number: channel_role(name, endings) for number, name in spelled.items()}
+    known = {n: role for n, role in roles.items() if role not in (None, LABEL, PREDICTION)}
+    one_file = said.key == "channel_names" or _has_channels(files, spelled)
+    return Layout(path, spelled, known, one_file)
+
+
+class Channels(NamedTuple):
+    """The channels of a dataset.json: their names in order, and the key that has them."""
+
+    names: tuple[str, ...]
+    key: str
+
+
+def read_channels(path: Path) -> Channels | None:
+    """Read the names of the channels; None = the file tells none, so it is another program's.
+
+    Raises:
+        ValueError: no plain file, too large, no JSON, or channels that are not numbered from 0,
+            each number once; the message starts with the path and has no full stop.
     """
     content = _read(path)
-    channels = content.get("channel_names", content.get("modality"))
-    if channels is None:
+    key = next((key for key in _KEYS if content.get(key)), None)
+    if key is None:
         return None
-    if not isinstance(channels, Mapping) or len(channels) > _MOST_CHANNELS:
+    channels = content[key]
+    if isinstance(channels, list):
+        channels = {str(number): name for number, name in enumerate(channels)}
+    numbers = [str(n) for n in range(len(channels))] if isinstance(channels, dict) else []
+    whole = 0 < len(numbers) <= _MOST_CHANNELS and set(channels) == set(numbers)
+    if not whole or not all(isinstance(name, str) for name in channels.values()):
         raise ValueError(
-            f"{path}: expected channels such as {{'0': 'T1', '1': 'FLAIR'}}, at most "
-            f"{_MOST_CHANNELS}, got {channels!r:.120}"
+            f"{path}: expected channels such as {{'0': 'FLAIR', '1': 'T1'}}, numbered from 0, got "
+            f"{content[key]!r:.100}; each number once, and at most {_MOST_CHANNELS} of them"
         )
-    spelled = {}
-    for number, name in channels.items():
-        if not re.fullmatch(r"\d{1,4}", str(number), re.ASCII) or not isinstance(name, str):
-            raise ValueError(
-                f"{path}: expected channels such as {{'0': 'T1'}}, got {number!r:.20}: {name!r:.60}"
-            )
-        spelled[int(number)] = name[:64]
-    spelled = dict(sorted(spelled.items()))
-    roles = {number: ending_role(name, endings) for number, name in spelled.items()}
-    known = {number: role for number, role in roles.items() if role not in (None, LABEL)}
-    return Layout(path, spelled, known, "channel_names" in content or _has_channels(files, spelled))
+    return Channels(tuple(channels[number] for number in numbers), key)
+
+
+def channel_role(name: str, endings: Mapping[str, str]) -> str | None:
+    """Return what a channel is by the end of its name, as of a file's: 'T2w', 'MR T1', 'brain_t2f'.
+
+    Args:
+        name: no path, so a slash separates words as a blank does.
+        endings: from `file_endings`.
+    """
+    return split_name(re.sub(r"[\s/\\]+", "_", name.strip()), endings)[1]
 
 
 def _has_channels(files: Iterable[Path], spelled: Mapping[int, str]) -> bool:
@@ -121,11 +151,21 @@ def _has_channels(files: Iterable[Path], spelled: Mapping[int, str]) -> bool:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    size = path.stat().st_size
-    if size > _LARGEST_BYTES:
-        raise ValueError(f"{path}: expected at most {_LARGEST_BYTES} bytes, got {size}")
     try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not a JSON file ({error})") from error
+        if not path.is_file():
+            raise ValueError("it is no plain file")  # a pipe would be waited for
+        size = path.stat().st_size
+        if size > _LARGEST_BYTES:
+            raise ValueError(f"expected at most {_LARGEST_BYTES} bytes, got {size}")
+        content = json.loads(path.read_bytes(), object_pairs_hook=_numbered_once)
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} cannot be read as a JSON file ({error!s:.100})") from error
     return content if isinstance(content, dict) else {}
+
+
+def _numbered_once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse a number that is there twice, of which Python would take the last one."""
+    found = dict(pairs)
+    if len(found) < len(pairs) and all(key.isdecimal() for key in found):
+        raise ValueError(f"a channel is there twice: {', '.join(key for key, _ in pairs)}")
+    return found

@@ -7,9 +7,10 @@ import csv as csv_module
 import difflib
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from bundle.data.filenames import file_endings
 from bundle.data.site_names import check_apart, check_site
 from bundle.modalities import Subset, parse_subset
 
@@ -18,6 +19,8 @@ Owners = dict[str, tuple[str, Subset]]
 
 COLUMNS = ("Partition_ID", "Subject_ID", "Modalities")
 _NOTES = ("comment", "comments", "note", "notes")
+# pandas gives its index no name, and calls such a column so where it reads it again.
+_UNNAMED = re.compile(r"(Unnamed: \d+)?", re.ASCII)
 _LARGEST_BYTES = 64 * 2**20
 # UTF-32's mark begins with that of UTF-16, so it comes first.
 _MARKS = (
@@ -31,15 +34,16 @@ def read_owners(csv: str | Path, modalities: Sequence[str]) -> Owners:
     """Read a partition file of the FeTS form; a number n as `Partition_ID` becomes 'site-n'.
 
     Columns `Partition_ID`, `Subject_ID` and, optionally, `Modalities`, in any order and in upper or
-    lower case, between commas, semicolons or tabs. UTF-8, or what a byte order mark says.
+    lower case, between commas, semicolons or tabs. UTF-8, or what a byte order mark says. The
+    modalities are joined by '+', each spelled as a file's name may end: T1+t1c+FLAIR.
 
     Raises:
-        ValueError: another encoding, a column that is missing, unknown or there twice, a subject
-            with two sites, a site spelled in two ways or one that NVFlare refuses, or an unknown
-            modality.
+        ValueError: no plain file, another encoding, a column that is missing, unknown or there
+            twice, a subject with two sites, a site spelled in two ways or one that NVFlare refuses,
+            or an unknown modality.
         FileNotFoundError: there is no such file.
     """
-    rows = _read_rows(Path(csv))
+    rows, endings = _read_rows(Path(csv)), file_endings(modalities)
     owners: Owners = {}
     spelled: dict[str, tuple[str, int]] = {}
     for line, (number, subject, named) in rows:
@@ -51,7 +55,7 @@ def read_owners(csv: str | Path, modalities: Sequence[str]) -> Owners:
             )
         site = _site(number, where)
         _check_spelling(spelled, number, site, line, csv)
-        subset = parse_subset(named, modalities) if named else tuple(modalities)
+        subset = _subset(named, endings, modalities, where) if named else tuple(modalities)
         if owners.setdefault(subject, (site, subset)) != (site, subset):
             raise ValueError(
                 f"{where}: subject {subject} is already at {owners[subject][0]}, with "
@@ -63,6 +67,26 @@ def read_owners(csv: str | Path, modalities: Sequence[str]) -> Owners:
         )
     check_apart({site: None for site, _ in owners.values()}, str(csv))
     return owners
+
+
+def _subset(
+    named: str, endings: Mapping[str, str], modalities: Sequence[str], where: str
+) -> Subset:
+    """Read 'T1 + t1c' as the names of the vocabulary; no known spelling stays, and fails."""
+    known = {_letters_of(ending): name for ending, name in endings.items()}
+    words = [word.strip() for word in named.split("+")]
+    # First as it stands: two names may differ in a separator alone.
+    read = [endings.get(word.lower()) or known.get(_letters_of(word)) for word in words]
+    names = [name if name in modalities else word for name, word in zip(read, words, strict=True)]
+    try:
+        return parse_subset("+".join(names), modalities)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def _letters_of(text: str) -> str:
+    """Return the letters and digits of a word, in lower case."""
+    return "".join(filter(str.isalnum, text)).lower()
 
 
 def _site(number: str, where: str) -> str:
@@ -119,6 +143,16 @@ def _read_rows(path: Path) -> list[tuple[int, tuple[str, str, str]]]:
 
 
 def _read_text(path: Path) -> str:
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path} does not exist. Expected a table with the columns Partition_ID and "
+            "Subject_ID. Correct the path."
+        )
+    if not path.is_file():
+        raise ValueError(
+            f"{path} is no file. Expected a table with the columns Partition_ID and Subject_ID. "
+            "Give the file itself, such as sites.csv, not its folder."
+        )
     size = path.stat().st_size
     if size > _LARGEST_BYTES:
         raise ValueError(f"{path}: expected a table of at most {_LARGEST_BYTES} bytes, got {size}")
@@ -147,6 +181,12 @@ def _words(cells: Iterable[str]) -> set[str]:
     return {cell.strip().strip('"').strip().lower() for cell in cells}
 
 
+def _is_index(name: str, cells: Sequence[Sequence[str]]) -> bool:
+    """True = a column without a name that counts the lines from 0, as pandas writes by itself."""
+    counted = [[str(number)] for number in range(len(cells))]
+    return bool(_UNNAMED.fullmatch(name)) and list(map(list, cells)) == counted
+
+
 def _places(
     header: Sequence[str], rows: Sequence[tuple[int, Sequence[str]]], path: Path
 ) -> list[int | None]:
@@ -161,8 +201,14 @@ def _places(
         empty = not name and not any(row[at] for _, row in rows if at < len(row))
         if lower[at] in known and lower.count(lower[at]) == 1:
             continue
-        if empty or lower[at] in _NOTES:
+        if empty or lower[at] in _NOTES or _is_index(name, [row[at : at + 1] for _, row in rows]):
             continue
+        if _UNNAMED.fullmatch(name):
+            raise ValueError(
+                f"{path}: column {at + 1} has no name ({name!r}), and is no count of the lines "
+                "0, 1, 2, ... as pandas writes it. Write the table with index=False, name the "
+                "column, or take it away."
+            )
         if lower[at] in known:
             raise ValueError(f"{path}: the column {name!r} is there twice. Take one away.")
         near = difflib.get_close_matches(lower[at], known, 1)

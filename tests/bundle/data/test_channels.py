@@ -37,6 +37,7 @@ def test_the_file_beside_or_above_the_images_tells_the_order(note, folder):
         ({"channel_names": {"1": "T2", "0": "T2-FLAIR"}}, "flair t2"),
         ({"modality": ["t1n", " T1c ", "brain_t2f"]}, "t1 t1ce flair"),
         ({"channel_names": {"0": "T2"}, "modality": {"0": "T1"}}, "t2"),
+        ({"modality": {"0": "MR T1", "1": "t1wce", "2": "T2-FLAIR"}}, "t1 t1ce flair"),
     ],
 )
 def test_the_keys_of_nnunet_and_msd_are_read_with_the_endings_of_file_names(note, content, order):
@@ -73,7 +74,10 @@ def test_no_file_is_no_order_and_other_folders_are_not_searched(note, tmp_path):
         ("{", "cannot be read"),
         ("[" * 100_000, "cannot be read"),
         (b"\xff\xfe\x00", "cannot be read"),
-        (" " * 4_000_001, "more than 4000000 bytes"),
+        (" " * (2**24 + 1), "expected at most 16777216 bytes"),
+        ({"modality": {"0": "T1", "00": "T2"}}, "each number once"),
+        ('{"modality": {"0": "T1", "0": "T2"}}', "a channel is there twice: 0, 0"),
+        ({"channel_names": ["T1"] * 65}, "at most 64 of them"),
     ],
 )
 def test_what_is_wrong_with_the_file_is_said_with_the_way_out(note, content, text):

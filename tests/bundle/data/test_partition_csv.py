@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from bundle.data.partition_csv import read_owners
@@ -99,3 +101,39 @@ def test_a_name_that_nvflare_refuses_is_refused_with_its_line(owners, name):
 def test_what_is_not_certain_is_refused(owners, text, message):
     with pytest.raises(ValueError, match=message):
         owners(text)
+
+
+@pytest.mark.parametrize(
+    ("named", "subset"),
+    [
+        ("T1", ("t1",)),
+        ("t1c+FLAIR", ("t1ce", "flair")),
+        ("T2f + t1n", ("t1", "flair")),
+        ("T1-Gd+T2w", ("t1ce", "t2")),
+    ],
+)
+def test_modalities_may_be_spelled_as_names_of_files_end(owners, named, subset):
+    assert owners(f"{HEAD},Modalities\n1,a,{named}\n") == {"a": ("site-1", subset)}
+
+
+@pytest.mark.parametrize("named", ["PET", "t1+seg", "t1+other", "+", "t3"])
+def test_unknown_modalities_are_refused_with_their_line(owners, named):
+    with pytest.raises(ValueError, match=r"sites\.csv, line 2: .*(unknown|expected) modalit"):
+        owners(f"{HEAD},Modalities\n1,a,{named}\n")
+
+
+@pytest.mark.parametrize("name", ["", "Unnamed: 0"])
+def test_the_index_of_pandas_is_not_read_and_other_columns_without_a_name_are_refused(owners, name):
+    assert owners(f"{name},{HEAD}\n0,1,a\n1,1,b\n") == {c: ("site-1", ALL) for c in "ab"}
+    for first in ("1", "x", "00"):
+        with pytest.raises(ValueError, match=r"column 1 has no name .*with index=False"):
+            owners(f"{name},{HEAD}\n{first},1,a\n1,1,b\n")
+
+
+def test_a_table_that_is_no_file_is_said(tmp_path):
+    os.mkfifo(tmp_path / "pipe.csv")
+    for path in (tmp_path, tmp_path / "pipe.csv"):
+        with pytest.raises(ValueError, match=f"{path} is no file. Expected a table with the col"):
+            read_owners(path, BRATS_MODALITIES)
+    with pytest.raises(FileNotFoundError, match=r"no\.csv does not exist. Expected a table with"):
+        read_owners(tmp_path / "no.csv", BRATS_MODALITIES)

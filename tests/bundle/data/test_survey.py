@@ -280,8 +280,10 @@ def test_the_decathlons_4d_files_come_whole_with_their_channels_said(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "not a JSON file"),
-        ('{"modality": ["t1"]}', "expected channels such as"),
+        ("{", "cannot be read as a JSON file"),
+        ('{"modality": [["t1"]]}', "expected channels such as"),
+        ('{"modality": {"1": "t1", "2": "t2"}}', "numbered from 0, got"),
+        ('{"modality": {"0": "t1", "00": "t2"}}', "numbered from 0, got"),
         ('{"modality": {"0": ["t1"]}}', "expected channels such as"),
         ('{"modality": {"x": "t1"}}', "expected channels such as"),
         (json.dumps({"modality": {str(i): "t1" for i in range(65)}}), "at most 64"),
