@@ -36,13 +36,8 @@ Suffixes = Mapping[str, Sequence[str]] | str | None
 _EXTENSION = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
 # A browser keeps `p01_t1.nii.gz` twice as `p01_t1.nii (1).gz`, which no reader opens.
 _VOLUME = re.compile(r"\.nii(\s*\(\d+\))?(\.gz)?(\s*\(\d+\))?$", re.IGNORECASE)
-<<<<<<< HEAD
 _SEPARATOR = SEPARATOR
 _COPY = re.compile(r"(\s*\(\d{1,3}\)|[\s_-]+(copy|kopie)(\s*\d{1,3})?)+$", re.IGNORECASE)
-=======
-_COPY = re.compile(r"(\s*\(\d{1,3}\)|[\s_-]+(copy|kopie)(\s*\d{1,3})?)+$", re.IGNORECASE)
-_SEPARATOR = r"[\s_.+-]"
->>>>>>> mendvox
 # What was done to a scan, which changes nothing about which scan it is.
 _DONE = (
     r"(co)?reg(istered)?|aligned|rigid|affine|warped|(hd_?)?bet2?|synthstrip|brain"

@@ -177,7 +177,6 @@ def test_a_browsers_copy_may_be_a_volume_that_no_reader_takes():
     assert [might_be_volume(name) for name in names] == [True, True, True, False, False]
 
 
-<<<<<<< HEAD
 @pytest.mark.parametrize(
     "word",
     [
@@ -296,8 +295,6 @@ def test_a_given_ending_wins_over_all_its_spellings():
     assert {split_name(f"p_{word}.nii", endings)[1] for word in ("t1c", "T1+C")} == {"other"}
 
 
-=======
->>>>>>> mendvox
 def test_a_name_of_many_copies_is_read_at_once():
     start = time.process_time()
     for copies in ("_copy (1)" * 26, " Kopie 2" * 30, " (1)" * 60, "_-" * 120 + "copy"):
