@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bundle.data.doubtful_names import read_names
 from bundle.data.filenames import (
     Suffixes,
     file_endings,
     fold,
     is_volume,
     might_be_volume,
-    read_names,
     readable_endings,
     split_name,
 )
