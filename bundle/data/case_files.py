@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bundle.data.doubtful_names import read_names
 from bundle.data.filenames import (
     Suffixes,
     file_endings,
     fold,
     is_volume,
     might_be_volume,
-    read_names,
     readable_endings,
     split_name,
 )
@@ -108,7 +108,10 @@ def name_case(source: Any, endings: Mapping[str, str]) -> str:
     path = plain_path(source)
     if path.is_dir():
         return path.name
-    prefix, _ = split_name(path, endings)
+    # The names beside it may be needed to read one.
+    beside = _volumes_in(path.parent) if path.is_file() else []
+    read = next((n for n in read_names(beside, endings) if n.path == path), None)
+    prefix = read.prefix if read else split_name(path, endings)[0]
     return prefix or path.parent.name or "unnamed"
 
 

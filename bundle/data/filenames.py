@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from bundle.data.telling_words import (
     TWO,
     UNSURE,
     is_bids,
+    is_tumour_word,
     told_by_entities,
     told_by_words,
 )
@@ -61,15 +62,8 @@ _PLAIN = {
 }
 # Initials of a patient, as likely as the agent (Kontrastmittel), where no name stands before.
 _INITIALS = {"kmt1", "kmt1w"}
+AGENT_OR_TIME = "a word before t1 may be of the contrast agent, or of another time"
 _AGENT_T1 = re.compile(rf"(?P<before>.+?){_SEPARATOR}+t1w?", re.IGNORECASE)
-# Words that the name of a tumour's label may have.
-_TUMOUR = re.compile(
-    r"(?:tumou?r|lesion|glioma|manual|expert|final|corrected|corr|gt|truth|ground|consensus"
-    r"|brats|mask|masks|roi|label|seg|segmentation|preproc|rater|v|version|orig"
-    r"|(?:rater|v|version|brats)?\d+|true|native|space|the|of|in|to|reg|resampled|t1|t1ce|t1c|t1w"
-    r"|t2|t2w|flair|annotation|multi|multiclass|all|and|dataset|brain)(?:seg)?",
-    re.IGNORECASE,
-)
 _DESC = re.compile(r"_desc-([^_]+)", re.IGNORECASE)
 _LONGEST = 255
 
@@ -86,7 +80,7 @@ class Name:
         spelled: the prefix as it stands, with the words that `prefix` has no more.
         done: True = words of preprocessing stand before or after the ending.
         otherwise: the role that it has where another scan shares the prefix `other_spelled`, see
-            `settle_doubtful`; None = there is no doubt.
+            `bundle.data.doubtful_names`; None = there is no doubt.
         other_spelled: see there.
     """
 
@@ -228,41 +222,6 @@ def read_name(path: str | Path, endings: Mapping[str, str]) -> Name:
     )
 
 
-def read_names(paths: Iterable[Path], endings: Mapping[str, str]) -> list[Name]:
-    """Read the names of files that may belong together, such as those of one folder.
-
-    `p01_post_t1` alone may be after the agent or after surgery. Beside `p01_post_flair` it is the
-    T1 of `p01_post`.
-    """
-    return settle_doubtful([read_name(path, endings) for path in paths])
-
-
-def settle_doubtful(names: Sequence[Name]) -> list[Name]:
-    """Read the doubtful names anew whose prefix another scan in the same folder has, too."""
-    sure = {
-        (name.path.parent, fold(name.spelled))
-        for name in names
-        if name.role not in (None, LABEL, PREDICTION, OTHER)
-    }
-    return [
-        replace(
-            name,
-            role=name.otherwise,
-            why="",
-            prefix=case_key(name.other_spelled),
-            spelled=name.other_spelled,
-        )
-        if name.otherwise and (name.path.parent, fold(name.other_spelled)) in sure
-        else name
-        for name in names
-    ]
-
-
-def is_tumour_word(word: str) -> bool:
-    """True = a word that the name of a tumour's label may have before its ending."""
-    return bool(_TUMOUR.fullmatch(word))
-
-
 def fold(text: str) -> str:
     """Return a text by which names are compared: composed letters, upper and lower case alike."""
     return _compose(unicodedata.normalize("NFC", text).casefold())
@@ -306,10 +265,9 @@ def _compose(text: str) -> str:
 
 
 def _unsure(path: Path, stem: str, spelled: str, role: str) -> Name:
-    why = "a word before t1 may be of the contrast agent, or of another time"
     # In BIDS a session of its own tells the time.
     role = None if is_bids(stem) else role
-    return Name(path, stem, None, why, otherwise=role, other_spelled=_compose(spelled))
+    return Name(path, stem, None, AGENT_OR_TIME, otherwise=role, other_spelled=_compose(spelled))
 
 
 def _other_label(stem: str, spelled: str) -> str:

@@ -15,10 +15,10 @@ from bundle.data.filenames import (
     bare_key,
     case_key,
     fold,
-    is_tumour_word,
 )
 from bundle.data.modality_folders import ModalityFolders
 from bundle.data.patients import is_place, patient_name
+from bundle.data.telling_words import is_tumour_word
 
 # Folders that tell how scans were made, and not whose they are.
 _GENERIC = re.compile(

@@ -23,6 +23,7 @@ from bundle.data.ambiguous_names import (
 )
 from bundle.data.case_names import check_case_name
 from bundle.data.dataset_json import DATASET_JSON, Layout, read_layout
+from bundle.data.doubtful_names import settle_doubtful
 from bundle.data.filenames import (
     LABEL,
     OTHER,
@@ -35,7 +36,6 @@ from bundle.data.filenames import (
     might_be_volume,
     read_name,
     readable_endings,
-    settle_doubtful,
 )
 from bundle.data.folders import plain_path, walk
 from bundle.data.groups import Group, group_names

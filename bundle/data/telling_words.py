@@ -17,6 +17,14 @@ _NOT = r"no|non|not|none|without|wo|pre|un|ohne|sans"
 _WITHOUT = re.compile(rf"(?:{_NOT})(?:{_SURELY}|agent|injection)|native?|plain", re.IGNORECASE)
 _NO_AGENT = re.compile(rf"(?:{_NOT}|native?|plain|0|false)(?:{_SURELY}|agent)?", re.IGNORECASE)
 _UNCLEAR_AGENT = ("unknown", "na", "unk", "x")
+# Words that the name of a tumour's label may have.
+_TUMOUR = re.compile(
+    r"(?:tumou?r|lesion|glioma|manual|expert|final|corrected|corr|gt|truth|ground|consensus"
+    r"|brats|mask|masks|roi|label|seg|segmentation|preproc|rater|v|version|orig"
+    r"|(?:rater|v|version|brats)?\d+|true|native|space|the|of|in|to|reg|resampled|t1|t1ce|t1c|t1w"
+    r"|t2|t2w|flair|annotation|multi|multiclass|all|and|dataset|brain)(?:seg)?",
+    re.IGNORECASE,
+)
 # How a scan was made, in BIDS; not its `space`, which may be that of another scan.
 _ENTITY = re.compile(r"_(?:acq|rec|desc|mod)-(?P<value>[^_]+)", re.IGNORECASE)
 _AGENT = re.compile(r"_(?:ce|trc)-(?P<agent>[^_]+)", re.IGNORECASE)
@@ -107,3 +115,8 @@ def _is_number(word: str) -> bool:
 
 def _cut(before: str, start: int) -> str:
     return before[:start].rstrip(" _.+-") if start else ""
+
+
+def is_tumour_word(word: str) -> bool:
+    """True = a word that the name of a tumour's label may have before its ending."""
+    return bool(_TUMOUR.fullmatch(word))

@@ -84,3 +84,11 @@ def test_the_plain_file_beside_a_preprocessed_one_is_taken_and_said(write_volume
         caplog.clear()
         assert find_files(source, BRATS_MODALITIES, "A") == {"t1": path}
         assert "case A: 1 preprocessed scan is left aside" in caplog.text
+
+
+@pytest.mark.parametrize("case", ["p01_post", "site1_KM"])
+def test_a_case_is_named_by_the_files_beside_one(write_volume, case):
+    path = write_volume(f"{case}_t1.nii.gz", 0)
+    write_volume(f"{case}_t2.nii.gz", 1)
+    item = spell_out({"image": path}, BRATS_MODALITIES)
+    assert (item["case"], list(item["image"])) == (case, ["t1", "t2"])

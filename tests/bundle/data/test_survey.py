@@ -507,3 +507,12 @@ def test_a_registered_scan_beside_its_native_one_is_not_chosen_from(tmp_path, se
     found = look(tmp_path, "p01_t1.nii", "p01_flair.nii", f"{second}.nii")
     assert (held(found), found.notes) == ({}, [])
     assert found.problems[0].startswith("case p01: expected one file for 'flair', got 2")
+
+
+@pytest.mark.parametrize(
+    "names", [("p01_gd_t1", "p01_gd_flair", "p01_flair"), ("p01_post_t1", "p01_post_flair")]
+)
+def test_an_agent_or_a_time_that_cannot_be_told_is_said(tmp_path, names):
+    found = look(tmp_path, *(f"{name}.nii" for name in names))
+    assert not [item for item in found.items if "t1" in item["image"] or "t1ce" in item["image"]]
+    assert "may be of the contrast agent, or of another time" in found.unread[0]
