@@ -33,8 +33,8 @@ _TIMES = tuple(
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
         r"(?P<patient>.+?)[-_./ ](?:ses(?:s|sion)?|tp|time_?point|visit)[-_ ]?\d{1,2}(?:-\d)?",
-        r"(?P<patient>.*\d.*?)[-_./ ](?:ses(?:s|sion)?|tp|time_?point|visit|week|wk|month|mo|day"
-        r"|year|yr)[-_ ]?(?:\d{1,3}|[1-9]\d{3})(?:-\d)?",
+        r"(?P<patient>.*\d.*?)[-_./ ](?:ses(?:s|sion)?|tp|time(?:_?point)?|visit|week|wk|month|mo"
+        r"|day|year|yr)[-_ ]?(?:\d{1,3}|[1-9]\d{3})(?:-\d)?",
         r"(?P<patient>.+?)[-_./ ](?:baseline|bl|follow[-_ ]?up|fu|recurrence|(?:pre|post|intra)"
         r"(?:[-_ ]?op)?)",
         r"(?P<patient>.*\d.*?)[-_./ ](?:baseline|bl|follow[-_ ]?up|fu|recurrence|(?:pre|post|intra)"

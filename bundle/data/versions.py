@@ -59,7 +59,7 @@ def aside_line(pairs: Iterable[tuple[Path, Path]]) -> list[str]:
     return [
         f"{len(pairs)} preprocessed scan{'s' * many} {'are' if many else 'is'} left aside, for "
         f"there is a plain file of the same scan, such as {taken.name} beside {left.name}. To "
-        "choose otherwise, give the endings: --suffixes 'other=t1;t1=t1_bias'."
+        "take the other one, give its ending, for T1: --suffixes 'other=t1;t1=t1_bias'."
     ]
 
 

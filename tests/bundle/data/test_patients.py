@@ -26,6 +26,7 @@ from bundle.data.patients import (
         (["TCGA-02-0006_1996.08.23"], "TCGA-02-0006"),
         (["PatientID_0003_Timepoint_1"], "PatientID_0003"),
         (["Patient-001/week-000-1"], "Patient-001"),
+        (["100115_time1", "100115_time02"], "100115"),
         (["site1/sub-01_ses-02"], "site1/sub-01"),
         (["smith_postop", "smith_pre-op", "smith_ses-1", "smith_tp2"], "smith"),
         (["p01_month_12", "p01_day_1200", "p01_fu_90d", "p01_post_2"], "p01"),
