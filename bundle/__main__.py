@@ -23,26 +23,36 @@ from bundle.regions import BRATS_REGIONS
 def phantom(
     output_dir: PathText,
     sections: tuple[int, ...] | Table = (24, 4, 8),
-    size: int = 48,
-    spacing_mm: Numbers = (2.0,),
+    anatomy: str = "icbm152",
+    spacing_mm: Numbers | None = None,
     modalities: Names = BRATS_MODALITIES,
     seed: int = 0,
-    difficulty: float = 1.0,
     orientation: str = "LPS",
     naming: str = "phantom",
+    grid: str | None = None,
+    head: bool | None = None,
+    thick_slices: bool | None = None,
+    scanner_seed: int | None = None,
+    size: int | None = None,
+    difficulty: float | None = None,
 ) -> None:
     """Write a made-up data set: NIfTI volumes and their datalist.
 
     Args:
         output_dir: the folder to write into.
         sections: cases for training,validation,testing, such as 24,4,8.
-        size: edge of the cube, voxels.
-        spacing_mm: voxel size, one number or three such as 1,1,3.
+        anatomy: icbm152, a head from the ICBM 2009a template, or simple, an ellipsoid.
+        spacing_mm: voxel size, one number or three such as 1,1,3; default 3, or 2 of an ellipsoid.
         modalities: names, such as t1,t1ce,t2,flair.
         seed: of everything random.
-        difficulty: 0 to 1.
         orientation: where the stored axes point, such as LPS or RAS.
         naming: whose file names: phantom, brats2018, brats2019, brats2020, brats2021 or brats2023.
+        grid: brain, or brats: 240 x 240 x 155 voxels of 1 mm; icbm152 alone.
+        head: with skull, scalp, eyes and noise in the air; icbm152 alone.
+        thick_slices: slices of 1 to 6 mm; icbm152 alone.
+        scanner_seed: one scanner for all cases, as at one site; icbm152 alone.
+        size: edge of the cube, voxels, default 48; simple alone.
+        difficulty: 0 to 1, which is the default; simple alone.
     """
     from bundle.data.datalist import SECTIONS
     from bundle.phantom.data_set import write_phantom
@@ -51,13 +61,18 @@ def phantom(
     path = write_phantom(
         output_dir,
         sections=counts,
-        size=size,
-        spacing_mm=spacing_mm * 3 if len(spacing_mm) == 1 else spacing_mm,
+        anatomy=anatomy,
+        spacing_mm=spacing_mm * 3 if spacing_mm and len(spacing_mm) == 1 else spacing_mm,
         modalities=modalities,
         seed=seed,
-        difficulty=difficulty,
         orientation=orientation,
         naming=naming,
+        grid=grid,
+        head=head,
+        thick_slices=thick_slices,
+        scanner_seed=scanner_seed,
+        size=size,
+        difficulty=difficulty,
     )
     print(f"wrote {path}")
 

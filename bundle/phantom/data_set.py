@@ -19,63 +19,70 @@ from nibabel.orientations import axcodes2ornt, ornt_transform
 from tqdm import tqdm
 
 from bundle.atomic import write_text_atomically, written_atomically
-from bundle.modalities import BRATS_MODALITIES, check_modalities
+from bundle.modalities import BRATS_MODALITIES
 from bundle.phantom.anatomy import RIM_LABEL
-from bundle.phantom.case import check_size_and_difficulty, make_case
-from bundle.phantom.naming import NAMINGS, Case, check_naming, check_sections, list_cases
-
-# Raise it whenever the same parameters give other voxels: an old folder is then not taken for new.
-VERSION = 1
+from bundle.phantom.case import make_case
+from bundle.phantom.naming import NAMINGS, Case, list_cases
+from bundle.phantom.parameters import parameters_of, slab_of
 
 DEFAULT_SECTIONS: Mapping[str, int] = {"training": 24, "validation": 4, "testing": 8}
 DATALIST = "datalist.json"
+NOTICE_FILE = "NOTICE.txt"
+# Of the first voxel of every BraTS release, mm.
+BRATS_ORIGIN_MM = (0.0, 239.0, 0.0)
 UNFINISHED = "unfinished.json"
 
 
 def write_phantom(
     output_dir: str | Path,
     sections: Mapping[str, int] = DEFAULT_SECTIONS,
-    size: int = 48,
-    spacing_mm: Sequence[float] = (2.0, 2.0, 2.0),
+    anatomy: str = "icbm152",
+    spacing_mm: Sequence[float] | None = None,
     modalities: Sequence[str] = BRATS_MODALITIES,
     seed: int = 0,
-    difficulty: float = 1.0,
     orientation: str = "LPS",
     naming: str = "phantom",
+    grid: str | None = None,
+    head: bool | None = None,
+    thick_slices: bool | None = None,
+    scanner_seed: int | None = None,
+    size: int | None = None,
+    difficulty: float | None = None,
 ) -> Path:
     """Write a data set, replacing what an earlier run left under the same names.
 
     Args:
         output_dir: the folder to write into; it is made if need be.
         sections: number of cases in 'training' (at most 600), 'validation' (200), 'testing' (199).
-        size: edge of the cube that a case is made in, voxels.
-        spacing_mm: voxel size along left-right, front-back and down-up, whatever the orientation.
-            Sizes must be whole multiples of the smallest: slices are made thick by averaging.
+        anatomy: 'icbm152' = a head from the ICBM 2009a template, some seconds a case; 'simple' = an
+            ellipsoid that is hard for its noise, a tenth of a second a case. The options below are
+            for one of them; None = its default.
+        spacing_mm: voxel size along left-right, front-back and down-up, whatever the orientation;
+            3 mm, or 2 mm of an ellipsoid. Sizes must be whole multiples of the smallest: slices are
+            made thick by averaging.
         modalities: names, 2 to 8.
         seed: the data set's seed; a case depends on it and on its own number only.
-        difficulty: 0..1, see `make_case`.
         orientation: where the axes of the stored array point, e.g. 'LPS' or 'RAS'. The head
             stays where it is in the world.
         naming: whose file names to use: 'phantom', 'brats2018', 'brats2019', 'brats2020',
             'brats2021' or 'brats2023' (whose enhancing rim is label 3).
+        grid: icbm152: 'brain' = as large as a head needs; 'brats' = 240 x 240 x 155 of 1 mm.
+        head: icbm152: True = with skull, scalp, eyes and noise in the air.
+        thick_slices: icbm152: True = slices of 1 to 6 mm, other ones for each scanner.
+        scanner_seed: icbm152: one scanner for all cases, as at one site; None = one for each case.
+        size: simple: edge of the cube that a case is made in, voxels; 48.
+        difficulty: simple: 0..1, see `make_case`; 1.
 
     Returns:
         The path of the datalist, `output_dir`/datalist.json; paths in it are relative to it.
 
     Raises:
         ValueError: a parameter that is out of range, named with what was expected.
+        ModuleNotFoundError: nilearn, which ships the template, is not installed.
     """
-    parameters = parameters_of(
-        sections=sections,
-        size=size,
-        spacing_mm=spacing_mm,
-        modalities=modalities,
-        seed=seed,
-        difficulty=difficulty,
-        orientation=orientation,
-        naming=naming,
-    )
-    return write_cases(Path(output_dir), parameters, keep_existing=False)
+    arguments = dict(locals())
+    folder = Path(arguments.pop("output_dir"))
+    return write_cases(folder, parameters_of(**arguments), keep_existing=False)
 
 
 def ensure_phantom(output_dir: str | Path, **parameters: Any) -> str:
@@ -101,56 +108,6 @@ def ensure_phantom(output_dir: str | Path, **parameters: Any) -> str:
     return str(write_cases(folder, wanted, keep_existing=True))
 
 
-def parameters_of(
-    sections: Mapping[str, int],
-    spacing_mm: Sequence[float],
-    modalities: Sequence[str],
-    **others: Any,
-) -> dict[str, Any]:
-    """Check the arguments of `write_phantom` and put them as JSON gives them back.
-
-    Raises:
-        ValueError: the first parameter that is out of range, with what was expected.
-    """
-    check_sections(sections)
-    slab_of(spacing_mm)
-    check_modalities(modalities)
-    check_naming(others["naming"], modalities)
-    check_size_and_difficulty(others["size"], others["difficulty"])
-    check_orientation(others["orientation"])
-    return {
-        "version": VERSION,
-        "sections": dict(sections),
-        "spacing_mm": [float(s) for s in spacing_mm],
-        "modalities": list(modalities),
-        **others,
-    }
-
-
-def check_orientation(orientation: str) -> None:
-    """Refuse an orientation that is not one letter for each axis of the body."""
-    axes = ({"L", "R"}, {"A", "P"}, {"S", "I"})
-    if len(orientation) != 3 or any(not axis & set(orientation) for axis in axes):
-        raise ValueError(
-            f"expected an orientation of three letters, one each of L or R, A or P, S or I, "
-            f"such as 'LPS', got {orientation!r}"
-        )
-
-
-def slab_of(spacing_mm: Sequence[float]) -> tuple[int, ...]:
-    """Say how many of the smallest voxels each axis merges into one: (2, 2, 6) mm is (1, 1, 3)."""
-    spacing = np.asarray(spacing_mm, dtype=float)
-    if spacing.shape != (3,) or not (spacing > 0).all():
-        raise ValueError(f"expected three voxel sizes above 0 mm, got {list(spacing_mm)}")
-    slab = np.rint(spacing / spacing.min()).astype(int)
-    if not np.allclose(slab * spacing.min(), spacing):
-        raise ValueError(
-            f"expected voxel sizes that are whole multiples of the smallest, such as 2, 2, 6 mm, "
-            f"got {list(spacing_mm)}"
-        )
-    return tuple(slab.tolist())
-
-
 def check_folder(folder: Path, wanted: Mapping[str, Any]) -> None:
     """Refuse a folder that holds anything but this data set, whole or in part.
 
@@ -166,6 +123,8 @@ def check_folder(folder: Path, wanted: Mapping[str, Any]) -> None:
             f"{folder}: expected an empty folder or a phantom data set, found something else. "
             f"Choose another folder."
         )
+    # Until 0.6.0 there was one anatomy, and no word for it.
+    found = {"anatomy": "simple", **found}
     names = [name for name in {**wanted, **found} if wanted.get(name) != found.get(name)]
     if names:
         told = "; ".join(f"{n}: expected {wanted.get(n)}, found {found.get(n)}" for n in names)
@@ -188,6 +147,8 @@ def write_cases(folder: Path, parameters: Mapping[str, Any], keep_existing: bool
     _write_json(folder / UNFINISHED, {"phantom": parameters})
     (folder / DATALIST).unlink(missing_ok=True)
     sections = list_cases(parameters)
+    if parameters["anatomy"] == "icbm152":
+        write_text_atomically(folder / NOTICE_FILE, template_notice())
     cases = list(chain.from_iterable(sections.values()))
     for case in tqdm(cases, desc="phantom", unit="case"):
         if not (keep_existing and all((folder / file).is_file() for file in case.files)):
@@ -210,26 +171,60 @@ def datalist_of(
 
 def write_case(folder: Path, case: Case, parameters: Mapping[str, Any]) -> None:
     """Make one case and write its files."""
-    slab = slab_of(parameters["spacing_mm"])
-    modalities, difficulty = parameters["modalities"], parameters["difficulty"]
-    images, labels = make_case(case.seed, parameters["size"], modalities, difficulty, slab)
+    images, labels = make_one(case.seed, parameters)
     labels[labels == RIM_LABEL] = NAMINGS[parameters["naming"]].rim_label
     volumes = [*(images[modality].astype(np.int16) for modality in case.image), labels]
     for volume, file in zip(volumes, case.files, strict=True):
-        save(volume, parameters["spacing_mm"], parameters["orientation"], folder / file)
+        save(
+            volume,
+            parameters["spacing_mm"],
+            parameters["orientation"],
+            folder / file,
+            BRATS_ORIGIN_MM if parameters.get("grid") == "brats" else None,
+        )
 
 
-def save(volume: np.ndarray, spacing_mm: Sequence[float], orientation: str, file: Path) -> None:
-    """Save a volume (D, H, W), whose axes point left, back and up, with its centre at 0, 0, 0 mm.
+def make_one(seed: int, parameters: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Make one case in memory: its images and its labels, as `make_case` of its anatomy."""
+    if parameters["anatomy"] == "simple":
+        slab = slab_of(parameters["spacing_mm"])
+        return make_case(
+            seed, parameters["size"], parameters["modalities"], parameters["difficulty"], slab
+        )
+    # Only here: it reads the template, and who wants an ellipsoid may lack nilearn.
+    from bundle.phantom.icbm152.case import make_case as make_anatomical
+
+    names = ("modalities", "spacing_mm", "grid", "head", "thick_slices", "scanner_seed")
+    return make_anatomical(seed, **{name: parameters[name] for name in names})
+
+
+def template_notice() -> str:
+    """Return the notice of the template, or say that its package is not installed."""
+    from bundle.phantom.icbm152.template import NOTICE, find_files
+
+    find_files()
+    return NOTICE
+
+
+def save(
+    volume: np.ndarray,
+    spacing_mm: Sequence[float],
+    orientation: str,
+    file: Path,
+    origin_mm: Sequence[float] | None = None,
+) -> None:
+    """Save a volume (D, H, W), whose axes point left, back and up.
 
     Args:
         volume: int16 or uint8.
         spacing_mm: voxel size along left-right, front-back and down-up.
         orientation: where the axes of the stored array shall point.
         file: the path; it appears only once it is complete.
+        origin_mm: where the first voxel lies; None = such that the centre is at 0, 0, 0 mm.
     """
     affine = np.diag([-spacing_mm[0], -spacing_mm[1], spacing_mm[2], 1.0])
-    affine[:3, 3] = -affine[:3, :3] @ (np.array(volume.shape) - 1) / 2
+    centred = -affine[:3, :3] @ (np.array(volume.shape) - 1) / 2
+    affine[:3, 3] = centred if origin_mm is None else origin_mm
     turn = ornt_transform(axcodes2ornt("LPS"), axcodes2ornt(orientation))
     image = nib.Nifti1Image(volume, affine).as_reoriented(turn)
     image.set_sform(image.affine, code="scanner")

@@ -17,7 +17,8 @@ def phantom_with_gaps(
     modalities: Sequence[str] = BRATS_MODALITIES,
     seed: int = 0,
     counts: Mapping[str, int] = DEFAULT_SECTIONS,
-    size: int = 48,
+    anatomy: str = "icbm152",
+    size: int | None = None,
     absence_seed: int | None = None,
 ) -> str:
     """Return a datalist of phantom cases with fixed absence; write what is not there yet.
@@ -29,13 +30,16 @@ def phantom_with_gaps(
         modalities: the vocabulary.
         seed: of the phantom, and of the absence unless that has a seed of its own.
         counts: cases in each section.
-        size: edge of the cube, voxels.
+        anatomy: 'icbm152' or 'simple', see `write_phantom`.
+        size: edge of the cube, voxels, of a simple one; None = 48.
         absence_seed: of the absence alone, so that one phantom can lack different modalities.
 
     Returns:
         The path of the datalist, in `folder`.
     """
-    whole = ensure_phantom(folder, sections=counts, size=size, modalities=modalities, seed=seed)
+    whole = ensure_phantom(
+        folder, sections=counts, anatomy=anatomy, size=size, modalities=modalities, seed=seed
+    )
     own_seed = "" if absence_seed is None else f"_seed_{absence_seed}"
     path = Path(folder) / f"datalist_{'_'.join(sections)}_missing_{ratio:g}{own_seed}.json"
     drawn_with = seed if absence_seed is None else absence_seed

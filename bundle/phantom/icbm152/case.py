@@ -19,7 +19,6 @@ from bundle.phantom.icbm152.tumour import NECROSIS_LABEL, OEDEMA_LABEL, RIM_LABE
 BRAIN_MM = (168.0, 216.0, 168.0)
 HEAD_MM = (192.0, 240.0, 192.0)
 BRATS_SHAPE = (240, 240, 155)
-FINEST_MM, COARSEST_MM = 1.0, 6.0
 # From this voxel size on, twice as fine a grid is worked on, so that tissues share voxels.
 _WORKED_FINER_MM = 2.5
 

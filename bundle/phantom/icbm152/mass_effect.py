@@ -35,13 +35,10 @@ def push_aside(head: Head, centre: Sequence[float], radius_mm: float, strength: 
     corner, shape = _box(head, centre, _REACH * radius_mm / head.spacing_mm)
     points = source_points(head, centre, radius_mm, strength, corner, shape)
     box = tuple(slice(low, low + n) for low, n in zip(corner, shape, strict=True))
-    shares = {}
-    for tissue, share in head.shares.items():
-        shares[tissue] = share.copy()
-        shares[tissue][box] = values_at(share, points)
-    texture = head.texture.copy()
-    texture[box] = values_at(head.texture, points)
-    return replace(head, shares=shares, texture=texture)
+    whole = np.stack([*head.shares.values(), head.texture])
+    whole[(slice(None), *box)] = values_at(whole, points)
+    *shares, texture = whole
+    return replace(head, shares=dict(zip(head.shares, shares, strict=True)), texture=texture)
 
 
 def source_points(

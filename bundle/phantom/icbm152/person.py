@@ -64,8 +64,8 @@ def grow_person(rng: Generator, person: Person, shape: Sequence[int], spacing_mm
     """
     source = template()
     points = warped_points(rng, person, shape, spacing_mm)
-    parts = [values_at(part, points) for part in (source.fluid, source.grey, source.white)]
-    inside = values_at(source.inside, points)
+    read = np.stack([source.fluid, source.grey, source.white, source.inside, source.texture])
+    *parts, inside, texture = values_at(read, points)
     # Outside of the template there is no distance, only 0.
     brain = (inside > 0) & (sum(parts) > 0.5)
     fluid, grey, white = sharpen(rng, person, parts, inside, brain, spacing_mm)
@@ -73,7 +73,6 @@ def grow_person(rng: Generator, person: Person, shape: Sequence[int], spacing_mm
     add_spots(rng, person, shares, points, spacing_mm)
     add_dura(rng, shares, points, inside, brain)
     add_vessels(rng, shares, inside, brain, spacing_mm)
-    texture = values_at(source.texture, points)
     texture = texture + 0.02 * smooth_field(rng, shape, 1.5, spacing_mm)
     return Head(shares, np.where(brain, texture, 0), brain, spacing_mm)
 
@@ -96,10 +95,7 @@ def warped_points(
         points[axis] += 0.5 * smooth_field(rng, shape, 7, spacing_mm)
         points[axis] += source.centre[axis]
     # Whoever stands beside a ventricle sees what lies nearer to it: the ventricle is wider.
-    slopes = [values_at(slope, points) for slope in source.towards_ventricles]
-    for axis in range(3):
-        points[axis] += person.ventricles_mm * slopes[axis]
-    return points
+    return points + person.ventricles_mm * values_at(source.towards_ventricles, points)
 
 
 def sharpen(
@@ -127,7 +123,7 @@ def sharpen(
     folds = smooth_field(rng, inside.shape, 2.6, spacing_mm)
     # Where a field changes its sign there is a sheet: a sulcus on one side of which lies a gyrus.
     sulcus = np.exp(-((folds / 0.22) ** 2)) * outer
-    fluid_bias = -0.35 + 0.9 * person.decay * outer + 2.2 * sulcus
+    fluid_bias = -0.1 + 0.9 * person.decay * outer + 2.8 * sulcus
     white_bias = 0.35 * folds * outer
     logits = [
         _SHARPNESS * np.log(np.clip(part, 1e-3, 1)) + bias
@@ -173,7 +169,7 @@ def add_spots(
     near = ndimage.gaussian_filter(
         (shares[Tissue.FLUID] > 0.6).astype(np.float32), 3.0 / spacing_mm
     )
-    inner = np.sqrt(sum(values_at(s, points) ** 2 for s in template().towards_ventricles))
+    inner = np.linalg.norm(values_at(template().towards_ventricles, points), axis=0)
     caps = near * inner * 4 + 0.25 * smooth_field(rng, shape, 2.5, spacing_mm)
     dots = smooth_field(rng, shape, 2.0, spacing_mm)
     load = person.decay * rng.uniform(0.2, 1.2)

@@ -43,7 +43,7 @@ def draw_scanner(rng: Generator, has_thick_slices: bool = False) -> Scanner:
 
     Args:
         rng: the source of randomness.
-        has_thick_slices: True = slices of 1 to 6 mm, T1 thinner than the others; False = of a voxel.
+        has_thick_slices: True = slices of 1 to 6 mm, T1 thinner than the others; False = a voxel.
     """
     sequences = draw_sequences(rng)
     gain = float(np.exp(rng.uniform(np.log(150), np.log(1500))))

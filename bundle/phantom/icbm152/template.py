@@ -72,7 +72,7 @@ def find_files() -> dict[str, Path]:
     if not files or lost:
         found = f"one without {lost[0]}" if lost else "none"
         raise ModuleNotFoundError(
-            f"expected the package nilearn, whose ICBM 2009a template gives the phantom its anatomy, "
+            "expected the package nilearn, whose ICBM 2009a template is the phantom's anatomy, "
             f"found {found}. Install it (pip install nilearn), or take the ellipsoid: "
             "--anatomy simple."
         )
