@@ -45,6 +45,7 @@ def prepare_data(run: Run, output_dir: str | Path, datalist: str | None = None) 
             sections=["training"],
             seed=_PHANTOM_SEED,
             counts=run.data.counts,
+            anatomy="simple",
             size=run.data.size,
             absence_seed=run.seed,
         )
@@ -56,6 +57,7 @@ def whole_phantom(phantom: Phantom, output_dir: str | Path) -> str:
         path = ensure_phantom(
             str(_phantom_folder(phantom, output_dir)),
             sections=phantom.counts,
+            anatomy="simple",
             size=phantom.size,
             seed=_PHANTOM_SEED,
         )

@@ -51,8 +51,9 @@ def parameters_of(
     """
     own = options_of(anatomy, options)
     check_sections(sections)
-    spacing = [float(s) for s in own.pop("spacing_mm")]
+    spacing = own.pop("spacing_mm")
     slab_of(spacing)
+    spacing = [float(s) for s in spacing]
     check_modalities(modalities)
     check_naming(naming, modalities)
     check_orientation(orientation)

@@ -111,7 +111,10 @@ def prepare_sites(
         datalist: the cases to share out; None = the phantom's.
     """
     if datalist is None:
-        datalist = ensure_phantom(str(folder / "phantom"), sections=cases, size=size, seed=seed)
+        # An ellipsoid takes no time to make, and the simulation shows how sites work together.
+        datalist = ensure_phantom(
+            str(folder / "phantom"), sections=cases, anatomy="simple", size=size, seed=seed
+        )
     partition(datalist, folder / "sites", plan=plan, seed=seed)
     names = list(parse_plan(plan, BRATS_MODALITIES))
     for name in names:

@@ -75,7 +75,9 @@ def test_a_pool_makes_longer_rounds_in_both_stages(planned):
 
 
 def test_the_pool_has_all_cases_as_they_are_at_the_sites(tmp_path, monkeypatch):
-    datalist = write_phantom(tmp_path / "phantom", {"training": 2, "testing": 1}, size=24)
+    datalist = write_phantom(
+        tmp_path / "phantom", {"training": 2, "testing": 1}, anatomy="simple", size=24
+    )
     monkeypatch.setattr(module, "record_models", lambda *_: {})
     simulate(str(tmp_path), sites=SITES, datalist=datalist, how="pooled", record=tmp_path / "r")
     pool = yaml.safe_load((tmp_path / "sites" / "pool.yaml").read_text())
@@ -86,7 +88,9 @@ def test_the_pool_has_all_cases_as_they_are_at_the_sites(tmp_path, monkeypatch):
 
 
 def test_cases_are_shared_out_by_the_seed_and_are_not_made_again(tmp_path):
-    datalist = write_phantom(tmp_path / "phantom", {"training": 6, "testing": 1}, size=24)
+    datalist = write_phantom(
+        tmp_path / "phantom", {"training": 6, "testing": 1}, anatomy="simple", size=24
+    )
     shared = []
     for seed in (0, 1):
         folder = tmp_path / str(seed)

@@ -20,7 +20,7 @@ SIZE = 32
 def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The datalist of a 32-cubed phantom: 4 training, 2 validation, 2 testing cases."""
     sections = {"training": 4, "validation": 2, "testing": 2}
-    return write_phantom(tmp_path_factory.mktemp("phantom"), sections, size=SIZE)
+    return write_phantom(tmp_path_factory.mktemp("phantom"), sections, anatomy="simple", size=SIZE)
 
 
 @pytest.fixture

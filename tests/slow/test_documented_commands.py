@@ -63,9 +63,14 @@ def at_home(tmp_path, monkeypatch) -> Path:
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
     for folder, naming in RELEASES.items():
         counts = {"training": 10, "validation": 0, "testing": 0}
-        write_phantom(tmp_path / folder.lstrip("/"), counts, size=32, naming=naming)
+        write_phantom(
+            tmp_path / folder.lstrip("/"), counts, anatomy="simple", size=32, naming=naming
+        )
     write_phantom(
-        tmp_path / "data" / "one", {"training": 1, "validation": 0, "testing": 0}, size=32
+        tmp_path / "data" / "one",
+        {"training": 1, "validation": 0, "testing": 0},
+        anatomy="simple",
+        size=32,
     )
     one = tmp_path / "data" / "p01"
     one.mkdir()

@@ -32,7 +32,9 @@ def test_other_vocabularies_train_evaluate_and_segment(
     workflow, tiny, tmp_path, modalities, regions
 ):
     sections = {"training": 2, "validation": 1, "testing": 2}
-    datalist = write_phantom(tmp_path / "data", sections, size=32, modalities=modalities)
+    datalist = write_phantom(
+        tmp_path / "data", sections, anatomy="simple", size=32, modalities=modalities
+    )
     settings = tiny | {
         "datalist_file": str(datalist),
         "modalities": modalities,

@@ -117,6 +117,7 @@ def test_a_run_with_one_ratio_has_the_phantom_with_gaps_of_its_seed(plan_run, tm
         sections=["training"],
         seed=0,
         counts={"training": 3, "validation": 4, "testing": 4},
+        anatomy="simple",
         size=24,
         absence_seed=1,
     )

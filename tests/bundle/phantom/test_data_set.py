@@ -16,7 +16,7 @@ from bundle.phantom.contrast import sequence_of
 from bundle.phantom.data_set import ensure_phantom, write_phantom
 from bundle.phantom.naming import NAMINGS
 
-SMALL = {"sections": {"training": 2, "testing": 1}, "size": 24}
+SMALL = {"sections": {"training": 2, "testing": 1}, "anatomy": "simple", "size": 24}
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +162,7 @@ def test_files_are_int16_and_uint8_with_both_affines_centred(written):
 
 
 def test_a_case_does_not_depend_on_the_counts_of_other_sections(written, tmp_path):
-    write_phantom(tmp_path, sections={"training": 0, "testing": 2}, size=24)
+    write_phantom(tmp_path, sections={"training": 0, "testing": 2}, anatomy="simple", size=24)
     for name in ("t1", "seg"):
         file = f"Phantom_0800/Phantom_0800_{name}.nii.gz"
         here, there = (nib.load(folder / file).get_fdata() for folder in (tmp_path, written.parent))
@@ -180,7 +180,9 @@ def test_orientation_turns_the_array_and_leaves_the_head_where_it_is(written, tm
 
 
 def test_thick_slices_merge_voxels(tmp_path):
-    write_phantom(tmp_path, sections={"training": 1}, size=24, spacing_mm=(1, 1, 3))
+    write_phantom(
+        tmp_path, sections={"training": 1}, anatomy="simple", size=24, spacing_mm=(1, 1, 3)
+    )
     image = nib.load(tmp_path / "Phantom_0000/Phantom_0000_t1.nii.gz")
     assert image.shape == (24, 24, 8)
     assert image.header.get_zooms() == (1.0, 1.0, 3.0)
@@ -198,7 +200,9 @@ def test_thick_slices_merge_voxels(tmp_path):
 )
 def test_naming_follows_the_release(naming, file, tmp_path):
     datalist = json.loads(
-        write_phantom(tmp_path, sections={"training": 1}, size=24, naming=naming).read_text()
+        write_phantom(
+            tmp_path, sections={"training": 1}, anatomy="simple", size=24, naming=naming
+        ).read_text()
     )
     case = datalist["training"][0]
     assert case["image"]["t1ce"] == file

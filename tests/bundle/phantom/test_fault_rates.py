@@ -31,7 +31,7 @@ def test_each_fault_is_planted_once_for_each_case(few_faults):
 
 def test_the_verb_takes_the_cases_of_a_datalist(few_faults, tmp_path, capsys):
     sections = {"training": 1, "validation": 0, "testing": 0}
-    datalist = write_phantom(tmp_path / "data", sections, size=32)
+    datalist = write_phantom(tmp_path / "data", sections, anatomy="simple", size=32)
     assert main(["faults", "--datalist", str(datalist)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["fault", "found", "by", "the", "rules", "and", "by"]

@@ -9,7 +9,9 @@ COUNTS = {"training": 3, "validation": 1, "testing": 2}
 
 
 def make(folder: Path, sections: list[str]) -> Path:
-    return Path(phantom_with_gaps(str(folder), 0.5, sections, size=24, counts=COUNTS))
+    return Path(
+        phantom_with_gaps(str(folder), 0.5, sections, anatomy="simple", size=24, counts=COUNTS)
+    )
 
 
 def test_only_the_named_sections_have_gaps_and_asking_again_changes_nothing(tmp_path):
@@ -32,7 +34,13 @@ def test_the_absence_may_have_a_seed_of_its_own_on_one_phantom(tmp_path):
         seed: json.loads(
             Path(
                 phantom_with_gaps(
-                    str(tmp_path), 0.5, ["training"], size=24, counts=COUNTS, absence_seed=seed
+                    str(tmp_path),
+                    0.5,
+                    ["training"],
+                    anatomy="simple",
+                    size=24,
+                    counts=COUNTS,
+                    absence_seed=seed,
                 )
             ).read_text()
         )

@@ -18,7 +18,9 @@ SETTINGS = {"filters": 4, "blocks_down": [1, 1, 1], "deep_supervision": 2}
 @pytest.fixture
 def training(tmp_path):
     """A site with two cases, whose t1 and t1ce are swapped; the first one has a rim to tell by."""
-    path = write_phantom(tmp_path / "data", {"training": 2, "validation": 0, "testing": 0}, size=32)
+    path = write_phantom(
+        tmp_path / "data", {"training": 2, "validation": 0, "testing": 0}, anatomy="simple", size=32
+    )
     datalist = json.loads(path.read_text())
     for item in datalist["training"]:
         image = item["image"]

@@ -129,9 +129,11 @@ def free_port() -> int:
 def cases(tmp_path_factory) -> Path:
     """A folder of complete cases, each with a label, one folder a case."""
     folder = tmp_path_factory.mktemp("cases")
-    write_phantom(folder, {"training": 3, "validation": 0, "testing": 1}, size=32)
+    write_phantom(folder, {"training": 3, "validation": 0, "testing": 1}, anatomy="simple", size=32)
     odd = {"spacing_mm": (2.0, 2.0, 4.0), "orientation": "PSL", "naming": "brats2021"}
-    write_phantom(folder, {"training": 0, "validation": 0, "testing": 1}, size=32, **odd)
+    write_phantom(
+        folder, {"training": 0, "validation": 0, "testing": 1}, anatomy="simple", size=32, **odd
+    )
     return folder
 
 
