@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-Group = Literal["main", "wall_clock", "specialist", "ablation", "federation"]
+Group = Literal["main", "specialist", "ablation", "federation"]
 
 # The groups of methods that stand beside the reference, and what was made equal.
-COMPARED: Mapping[Group, str] = {"main": "equal steps", "wall_clock": "equal CPU time"}
+COMPARED: Mapping[Group, str] = {"main": "equal work"}
 SPECIALISTS = "specialists"
 
 # Methods that have no overlay of their own, but are another one's with something changed.
@@ -24,20 +24,23 @@ Missing = float | str
 
 @dataclass(frozen=True)
 class Phantom:
-    """The data of a run: the phantom at full difficulty, the same for every seed of a run.
+    """The data of a run: the phantom, the same for every seed of a run.
 
     Attributes:
         training: cases to train on; they get gaps.
         testing: cases to test on; they stay complete.
-        size: edge of the cube, voxels of 2 mm.
+        size: edge of the cube of a simple one, voxels of 2 mm; None = real anatomy at 3 mm.
         validation: complete cases held out, for methods that choose teachers on them; others never
             read them.
+        seed: of the cases; None = 0. What is chosen is chosen on those of one seed, and told of
+            another's.
     """
 
     training: int = 24
-    testing: int = 16
-    size: int = 48
+    testing: int = 32
+    size: int | None = None
     validation: int = 4
+    seed: int | None = None
 
     @property
     def counts(self) -> dict[str, int]:
@@ -47,6 +50,11 @@ class Phantom:
             "validation": self.validation,
             "testing": self.testing,
         }
+
+    @property
+    def anatomy(self) -> str:
+        """Which anatomy `write_phantom` is to give them."""
+        return "icbm152" if self.size is None else "simple"
 
 
 @dataclass(frozen=True)
@@ -70,13 +78,16 @@ class Training:
 
     Attributes:
         configs: names of files in configs/, each overriding what came before.
-        epochs: how many; None = as many as `Run.same_time` makes it.
+        epochs: how many; None = as many as the budget pays for.
         overrides: further ids of the configs and their values, which come last.
+        budget: the work that it may do, in steps of a plain U-Net on a batch of the same size;
+            None = the epochs are given.
     """
 
     configs: tuple[str, ...]
     epochs: int | None
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    budget: float | None = None
 
 
 @dataclass(frozen=True)
@@ -99,27 +110,13 @@ class Federation:
 
 
 @dataclass(frozen=True)
-class SameTime:
-    """A training that lasts as long as another one did.
-
-    Attributes:
-        budget_of: the run whose CPU seconds of training are to be spent.
-        pace_of: a run of the method in question, which tells the CPU seconds of an epoch.
-    """
-
-    budget_of: str
-    pace_of: str
-
-
-@dataclass(frozen=True)
 class Run:
     """One or more trainings one after the other, in one folder, then an evaluation.
 
     Attributes:
         name: unique and fit to be a file's name.
         label: what is compared, such as a method's name.
-        group: which table it belongs to. "main": the same number of optimiser steps for all;
-            "wall_clock": the same CPU time as the reference; "specialist": one subset only;
+        group: which table it belongs to. "main": the same work for all; "specialist": one subset;
             "ablation": the reference with something changed; "federation": sites that train
             together, or what is compared with that.
         ratio: chance, 0 to 1, that a modality of a training case is missing; the mean of `rates`
@@ -128,7 +125,6 @@ class Run:
         stages: the trainings; () for a federated run.
         subsets: what to evaluate, such as ("t1+t2",); None = all.
         needs: modalities that some training case must have; without one the run is not possible.
-        same_time: tells the last stage's epochs where they are not fixed.
         data: what is trained and tested on.
         rates: that chance for each modality in vocabulary order; None = `ratio` for all.
         whole: the label of what an ablation is changed from; None = the grid's reference.
@@ -143,7 +139,6 @@ class Run:
     stages: tuple[Training, ...]
     subsets: tuple[str, ...] | None = None
     needs: tuple[str, ...] = ()
-    same_time: SameTime | None = None
     data: Phantom | OwnCases = Phantom()
     rates: tuple[float, ...] | None = None
     whole: str | None = None
@@ -153,11 +148,6 @@ class Run:
     def missing(self) -> Missing:
         """What the training cases lack: `ratio`, or `rates` such as "0.2/0.4/0.6/0.8"."""
         return self.ratio if self.rates is None else "/".join(f"{rate:g}" for rate in self.rates)
-
-    @property
-    def after(self) -> tuple[str, ...]:
-        """Names of the runs that must have finished before this one starts."""
-        return (self.same_time.budget_of, self.same_time.pace_of) if self.same_time else ()
 
 
 @dataclass(frozen=True)
@@ -191,8 +181,7 @@ class RunGrid:
         at_once: the most runs at a time; None = as many as there are workers.
 
     Raises:
-        ValueError: two runs of one name, one that waits for a run that does not come before it, or
-            changes without a centre.
+        ValueError: two runs of one name, or changes without a centre.
     """
 
     name: str
@@ -214,23 +203,19 @@ class RunGrid:
         for run in self.runs:
             if run.name in seen:
                 raise ValueError(f"grid {self.name}: expected each name once, got {run.name} twice")
-            if not seen.issuperset(run.after):
-                raise ValueError(
-                    f"grid {self.name}: expected {list(run.after)} before {run.name}, "
-                    f"got {sorted(seen)}. Put the runs that others wait for first."
-                )
             seen.add(run.name)
 
     def digests(self) -> dict[str, str]:
-        """Hash every run's description together with those of the runs that it waits for.
+        """Hash every run's description.
 
         Returns:
             Run name -> 16 hexadecimal digits; equal as long as the same would be run.
         """
-        digests: dict[str, str] = {}
+        digests = {}
         for run in self.runs:
-            content = [_stated(asdict(run)), [digests[name] for name in run.after]]
-            text = json.dumps(content, sort_keys=True)
+            # A former plan named the runs that a run waits for, here.
+            described = _stated({**asdict(run), "data": _stated(asdict(run.data))})
+            text = json.dumps([described, []], sort_keys=True)
             digests[run.name] = hashlib.sha256(text.encode()).hexdigest()[:16]
         return digests
 

@@ -140,6 +140,12 @@ class Result:
         return sum(stage["steps"] for stage in self.record["stages"])
 
     @property
+    def plain_steps(self) -> float | None:
+        """The work of all stages, in steps of a plain U-Net; None = it was not counted."""
+        work = [stage.get("plain_steps") for stage in self.record["stages"]]
+        return None if None in work else sum(work)
+
+    @property
     def cpu_seconds(self) -> float:
         """CPU seconds of all stages, without the evaluation."""
         return sum(stage["cpu_seconds"] for stage in self.record["stages"])
@@ -150,12 +156,6 @@ class Result:
         if "seconds" in self.record:
             return self.record["seconds"]
         return self.cpu_seconds + self.record["evaluation"]["cpu_seconds"]
-
-    @property
-    def epoch_cpu_seconds(self) -> float:
-        """CPU seconds of an epoch of the last stage."""
-        last = self.record["stages"][-1]
-        return last["cpu_seconds"] / last["epochs"]
 
 
 @dataclass(frozen=True)

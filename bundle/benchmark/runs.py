@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import shutil
 import sys
@@ -13,20 +14,24 @@ from pathlib import Path
 from typing import Any
 
 from bundle import root_of
+from bundle.atomic import write_text_atomically
 from bundle.benchmark.configs import run_configs
 from bundle.benchmark.federated import make_federated
+from bundle.benchmark.multiply_adds import epoch_steps_of, multiply_adds
 from bundle.benchmark.plan import Run, Training
 from bundle.benchmark.provenance import circumstances, device_name, files_of
-from bundle.benchmark.results import Result, compact_dice, record_path, write_record
+from bundle.benchmark.results import compact_dice, record_path, write_record
 from bundle.data.datalist import load_datalist
 from bundle.evaluation.tables import read_csv
 from bundle.modalities import BRATS_MODALITIES
 from bundle.training.datasets import formable
 
+# How often a training saves its state.
+_SAVES = 10
+
 
 def execute(
     run: Run,
-    before: Mapping[str, Result],
     digests: Mapping[str, str],
     datalists: Mapping[str, str],
     output_dir: str,
@@ -35,11 +40,10 @@ def execute(
 ) -> None:
     """Make a run in this process and write its record; what it prints goes into its log.
 
-    An earlier attempt's files are forgotten: CPU time is only known of a run made in one go.
+    A run that was stopped goes on where its trainings last saved their state.
 
     Args:
         run: what to run.
-        before: results of the runs in `run.after`, by name.
         digests: of the descriptions, by run name, for the record.
         datalists: the data from `prepare_data`, by run name.
         output_dir: the grid's folder; the run's own folder is in there.
@@ -47,12 +51,17 @@ def execute(
         device: such as "cuda"; None = the configs'.
     """
     scratch = Path(output_dir) / "scratch" / run.name
-    shutil.rmtree(scratch, ignore_errors=True)
+    # What another plan or another device has begun is no part of this run.
+    begun, mark = scratch / "begun.txt", f"{digests[run.name]} {device}"
+    if not begun.is_file() or begun.read_text(encoding="utf-8") != mark:
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(parents=True)
+        write_text_atomically(begun, mark)
     log = Path(output_dir) / "logs" / f"{run.name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     try:
         with output_into(log):
-            made = _make(_on(device, run), datalists[run.name], scratch, before)
+            made = _make(_on(device, run), datalists[run.name], scratch)
     except Exception as error:
         raise root_of(error)  # noqa: B904 - the chain is what it is the root of
     record = {"run": asdict(run), "digest": digests[run.name], **circumstances(), **made}
@@ -93,7 +102,7 @@ def output_into(path: Path) -> Iterator[None]:
             os.close(old)
 
 
-def _make(run: Run, datalist: str, scratch: Path, before: Mapping[str, Result]) -> dict[str, Any]:
+def _make(run: Run, datalist: str, scratch: Path) -> dict[str, Any]:
     if run.federation is not None:
         return make_federated(run, datalist, scratch)
     training = load_datalist(datalist, BRATS_MODALITIES)["training"]
@@ -101,7 +110,7 @@ def _make(run: Run, datalist: str, scratch: Path, before: Mapping[str, Result]) 
     if not usable:
         needed = "+".join(run.needs)
         return {"not_possible": f"no case of {len(training)} has {needed}"}
-    trained = [_train(run, stage, datalist, scratch, before) for stage in run.stages]
+    trained = [_train(run, number, datalist, scratch) for number in range(len(run.stages))]
     stages, devices = zip(*trained, strict=True)
     cost = _evaluate(run, datalist, scratch)
     cases, dice = compact_dice(read_csv(scratch / "results" / "scores.csv"))
@@ -115,44 +124,49 @@ def _make(run: Run, datalist: str, scratch: Path, before: Mapping[str, Result]) 
     }
 
 
-def _train(
-    run: Run, stage: Training, datalist: str, scratch: Path, before: Mapping[str, Result]
-) -> tuple[dict[str, Any], str]:
-    """Make a stage: what it came to, and the type of device that it ran on."""
-    epochs = epochs_of(run, stage, before)
-    settings = {**_settings(run, stage, datalist, scratch), "max_epochs": epochs}
-    parser, cost = run_configs(stage.configs, settings)
+def _train(run: Run, number: int, datalist: str, scratch: Path) -> tuple[dict[str, Any], str]:
+    """Make a stage, or read what it came to if it was finished before the run was stopped.
+
+    Returns:
+        What it came to, and the type of device that it ran on.
+    """
+    finished = scratch / f"stage_{number}.json"
+    if finished.is_file():
+        made, device = json.loads(finished.read_text(encoding="utf-8"))
+        return made, device
+    stage = run.stages[number]
+    settings = _settings(run, stage, datalist, scratch)
+    work = multiply_adds(stage.configs, settings)
+    epochs = epochs_of(stage, work.plain_steps, epoch_steps_of(stage.configs, settings))
+    # A state is some megabytes; a stopped run loses a few minutes.
+    saved = {"save_interval": max(1, epochs // _SAVES), "resume": True}
+    parser, cost = run_configs(stage.configs, {**settings, "max_epochs": epochs, **saved})
+    steps = parser.get_parsed_content("train#trainer").state.iteration
     made = {
         "configs": list(stage.configs),
         "epochs": epochs,
-        "steps": parser.get_parsed_content("train#trainer").state.iteration,
+        "steps": steps,
+        "multiply_adds": steps * work.step,
+        "plain_steps": steps * work.plain_steps,
         "training_cases": len(parser.get_parsed_content("train#dataset")),
         **cost,
     }
-    return made, parser.get_parsed_content("device").type
+    device = parser.get_parsed_content("device").type
+    write_text_atomically(finished, json.dumps([made, device]))
+    return made, device
 
 
-def epochs_of(run: Run, stage: Training, before: Mapping[str, Result]) -> int:
-    """Say how long a stage lasts: as planned, or as the CPU time of another run allows, at least 1.
+def epochs_of(stage: Training, step: float, epoch_steps: int) -> int:
+    """Say how long a stage lasts: as planned, or as its budget allows, at least one epoch.
 
     Args:
-        run: whose stage it is.
         stage: the stage.
-        before: results of the runs in `run.after`, by name.
-
-    Raises:
-        ValueError: the two runs that tell the time were made on different devices.
+        step: the work of one of its steps, in steps of a plain U-Net.
+        epoch_steps: steps in an epoch.
     """
-    if stage.epochs is not None or run.same_time is None:
+    if stage.budget is None:
         return int(stage.epochs or 1)
-    budget, pace = before[run.same_time.budget_of], before[run.same_time.pace_of]
-    if budget.device != pace.device:
-        raise ValueError(
-            f"{run.name}: expected {budget.run.name} and {pace.run.name} of one device, whose "
-            f"times can be compared, got {budget.device} and {pace.device}. Remove the record of "
-            "one of them and make it again with the other's --device."
-        )
-    return max(1, round(budget.cpu_seconds / pace.epoch_cpu_seconds))
+    return max(1, round(stage.budget / step / epoch_steps))
 
 
 def _evaluate(run: Run, datalist: str, scratch: Path) -> dict[str, float]:
