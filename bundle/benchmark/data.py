@@ -16,7 +16,6 @@ from bundle.phantom.data_set import ensure_phantom
 from bundle.phantom.gaps import phantom_with_gaps
 from bundle.training.datasets import complete_cases, labelled_cases
 
-_PHANTOM_SEED = 0
 _DRAWS = 1000
 
 
@@ -43,9 +42,9 @@ def prepare_data(run: Run, output_dir: str | Path, datalist: str | None = None) 
             str(_phantom_folder(run.data, output_dir)),
             ratio=run.ratio,
             sections=["training"],
-            seed=_PHANTOM_SEED,
+            seed=run.data.seed or 0,
             counts=run.data.counts,
-            anatomy="simple",
+            anatomy=run.data.anatomy,
             size=run.data.size,
             absence_seed=run.seed,
         )
@@ -57,9 +56,9 @@ def whole_phantom(phantom: Phantom, output_dir: str | Path) -> str:
         path = ensure_phantom(
             str(_phantom_folder(phantom, output_dir)),
             sections=phantom.counts,
-            anatomy="simple",
+            anatomy=phantom.anatomy,
             size=phantom.size,
-            seed=_PHANTOM_SEED,
+            seed=phantom.seed or 0,
         )
     return str(path)
 
@@ -89,7 +88,8 @@ def read_own_cases(datalist: str | Path) -> OwnCases:
 
 
 def _phantom_folder(phantom: Phantom, output_dir: str | Path) -> Path:
-    name = "_".join(["phantom", *map(str, phantom.counts.values()), str(phantom.size)])
+    what = [phantom.size or phantom.anatomy, *([phantom.seed] if phantom.seed else [])]
+    name = "_".join(["phantom", *map(str, phantom.counts.values()), *map(str, what)])
     return Path(output_dir).absolute() / name
 
 

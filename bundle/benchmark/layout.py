@@ -60,8 +60,7 @@ def pivot(
 
 
 def _kind(row: Row) -> str:
-    equal_steps = row["comparison"] == "equal steps"
-    return row["method"] if equal_steps else f"{row['method']}, {row['comparison']}"
+    return str(row["method"])
 
 
 def missing(row: Row) -> str:
@@ -131,14 +130,15 @@ def overview_table(rows: Sequence[Row], regions: Sequence[str]) -> str:
         "parameters": "parameters",
         "inference": "inference",
     }
-    header = ["method", "Dice %", *regions, "worst subset", "equal CPU time", *costs.values()]
+    header = ["method", "Dice %", *regions, "worst subset", "steps", "work", *costs.values()]
     body = [
         [
             str(row["method"]),
             _dice_cell(row, most),
             *(percent(row[region]) for region in regions),
             _worst_cell(row),
-            _equal_time_cell(row, most),
+            _rounded(row["steps"]),
+            _rounded(row["work"]),
             *(times(row[key]) for key in costs),
         ]
         for row in rows
@@ -146,9 +146,42 @@ def overview_table(rows: Sequence[Row], regions: Sequence[str]) -> str:
     return markdown(header, body)
 
 
-def _equal_time_cell(row: Row, most: int) -> str:
-    names = ("dice", "spread", "seeds")
-    return _dice_cell({**row, **{name: row[f"{name}_equal_time"] for name in names}}, most)
+def scans_table(rows: Sequence[Row]) -> str:
+    """Dice by how many scans are given, at one missing ratio: methods down."""
+    given = [name for name in rows[0] if name.startswith("given ")]
+    most = _most_seeds(rows)
+    body = [
+        [f"{row['method']}{_fewer(row, most)}", *(percent(row[n]) for n in (*given, "mean"))]
+        for row in rows
+    ]
+    return markdown(["Dice %", *given, "mean"], body)
+
+
+def scan_differences_table(rows: Sequence[Row], baseline: str) -> str:
+    """Differences to the baseline by how many scans are given, at one missing ratio."""
+    most = _most_seeds(rows)
+    return pivot(
+        rows,
+        lambda row: f"{row['method']}{_fewer(row, most)}",
+        lambda row: f"given {row['given']}",
+        interval,
+        f"minus {baseline}",
+    )
+
+
+def curve_table(rows: Sequence[Row]) -> str:
+    """Dice by the length of the training, and what each doubling brought."""
+    given = [name for name in rows[0] if name.startswith("given ")]
+    body = [
+        [
+            str(row["steps"]),
+            *(percent(row[name]) for name in ("dice", *given)),
+            interval(row),
+            str(row["seeds"]),
+        ]
+        for row in rows
+    ]
+    return markdown(["steps", "Dice %", *given, "minus half the steps", "seeds"], body)
 
 
 def gains_table(rows: Sequence[Row]) -> str:
@@ -161,7 +194,7 @@ def differences_table(rows: Sequence[Row], whose: str = "other method") -> str:
     most = _most_seeds(rows)
     return pivot(
         rows,
-        lambda row: f"{row['other']}, {row['comparison']}",
+        lambda row: str(row["other"]),
         missing,
         lambda row: f"{interval(row)}{_fewer(row, most)}",
         f"{whose}, missing ratio",
@@ -173,7 +206,7 @@ def gaps_table(rows: Sequence[Row]) -> str:
     most = _most_seeds(rows)
     return pivot(
         rows,
-        lambda row: f"{row['method']}, {row['comparison']}",
+        lambda row: str(row["method"]),
         missing,
         lambda row: _gap_cell(row, most),
         "gap closed, missing ratio",

@@ -79,9 +79,7 @@ def _line(
     colour: str,
     places: Mapping[Missing, float],
 ) -> None:
-    method, comparison = kind
-    equal_time = comparison != "equal steps"
-    label = f"{method} ({comparison})" if equal_time else method
+    label: str | None = kind[0]
     for joined in (True, False):
         part = [row for row in rows if isinstance(row["ratio"], str) != joined]
         if part:
@@ -90,8 +88,8 @@ def _line(
                 [100 * row["dice"] for row in part],
                 yerr=[100 * (row["spread"] or 0) for row in part],
                 color=colour,
-                linestyle=("--" if equal_time else "-") if joined else "none",
-                marker="s" if equal_time else "o",
+                linestyle="-" if joined else "none",
+                marker="o",
                 markersize=4,
                 capsize=3,
                 label=label,
@@ -101,34 +99,60 @@ def _line(
 
 
 def draw_overview(rows: Sequence[Row]) -> Figure:
-    """Draw each method's Dice against the time of its training, in units of the equal time.
-
-    A dot = equal steps, a square = equal CPU time; of one method, they are joined.
+    """Draw each method's Dice against the work of a window: what is gained, and what use costs.
 
     Args:
-        rows: of `bundle.benchmark.tables.overview_rows`; what has no Dice or time is left out.
+        rows: of `bundle.benchmark.tables.overview_rows`; what has no Dice or cost is left out.
     """
     figure, axes = _figure(7, 4 + 0.1 * len(rows))
     for place, row in enumerate(rows):
-        points = [
-            (time, 100 * dice, marker)
-            for time, dice, marker in (
-                (row["time"], row["dice"], "o"),
-                (1.0, row["dice_equal_time"], "s"),
+        if row["dice"] is not None and row["inference"] is not None:
+            colour = _COLOURS[place % len(_COLOURS)]
+            spread = 100 * (row["spread"] or 0)
+            axes.errorbar(
+                row["inference"],
+                100 * row["dice"],
+                yerr=spread,
+                fmt="o",
+                color=colour,
+                capsize=3,
+                label=row["method"],
             )
-            if time is not None and dice is not None
-        ]
-        colour = _COLOURS[place % len(_COLOURS)]
-        label = row["method"]
-        for time, dice, marker in points:
-            axes.plot(time, dice, marker, color=colour, markersize=6, label=label)
-            label = None
-        axes.plot([p[0] for p in points], [p[1] for p in points], color=colour, linewidth=1)
-    axes.set(xlabel="CPU time of a training (the reference's = 1)", ylabel="Dice (%)")
-    axes.set_title("Equal steps (dots) and equal CPU time (squares)", fontsize=11, color=INK)
+    axes.set(xlabel="time of a window (plain U-Net = 1)", ylabel="Dice (%)")
+    axes.set_title("Dice after equal work, and what a window costs", fontsize=11, color=INK)
     axes.grid(color=FAINT, linewidth=0.6)
     if axes.get_legend_handles_labels()[0]:
         figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    return figure
+
+
+def draw_curve(rows: Sequence[Row]) -> Figure:
+    """Draw Dice against the length of the training, in all and by how many scans are given.
+
+    Args:
+        rows: of `bundle.benchmark.tables.curve_rows`.
+    """
+    figure, axes = _figure(7, 4.2)
+    across = [row["steps"] for row in rows]
+    lines = {"mean": INK}
+    given = [name for name in rows[0] if name.startswith("given ")]
+    lines |= dict(zip(given, _COLOURS, strict=False))
+    for name, colour in lines.items():
+        axes.plot(
+            across,
+            [100 * row[name] for row in rows],
+            "o-",
+            color=colour,
+            markersize=4,
+            linewidth=2 if name == "mean" else 1,
+            label=name,
+        )
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(across, [str(steps) for steps in across])
+    axes.minorticks_off()
+    axes.set(xlabel="optimiser steps of the baseline", ylabel="Dice (%)")
+    axes.grid(color=FAINT, linewidth=0.6)
+    figure.legend(loc="outside lower center", ncols=5, frameon=False, fontsize=9)
     return figure
 
 

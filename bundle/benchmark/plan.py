@@ -22,6 +22,10 @@ PCGRAD_UNET = "PCGrad-mean, plain U-Net"
 Missing = float | str
 
 
+# Voxels of the phantom with real anatomy: coarse, so that a training is minutes.
+ANATOMICAL_MM = (3.0, 3.0, 3.0)
+
+
 @dataclass(frozen=True)
 class Phantom:
     """The data of a run: the phantom, the same for every seed of a run.
@@ -179,6 +183,7 @@ class RunGrid:
         changes: compared methods that stand among the ablations as well, at the centre.
         folder: where the report goes, within the folder of the records; None = one of its name.
         at_once: the most runs at a time; None = as many as there are workers.
+        is_profile: True = its reference is compared with the published profile, at one ratio.
 
     Raises:
         ValueError: two runs of one name, or changes without a centre.
@@ -193,6 +198,7 @@ class RunGrid:
     changes: tuple[Change, ...] = ()
     folder: str | None = None
     at_once: int | None = None
+    is_profile: bool = False
 
     def __post_init__(self) -> None:
         if self.changes and self.centre is None:

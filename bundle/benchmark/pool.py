@@ -1,4 +1,4 @@
-"""Many runs on few processor cores: who goes next, what goes wrong, and how far it has come."""
+"""Many runs on few processor cores: what goes wrong, and how far it has come."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import (
     FIRST_COMPLETED,
     BrokenExecutor,
@@ -25,8 +25,8 @@ from bundle.atomic import write_text_atomically
 from bundle.benchmark.plan import Run, RunGrid
 from bundle.benchmark.results import Result, read_result, record_path
 
-# Called in a worker as execute(run, results of the runs it waited for); it writes the record.
-Execute = Callable[[Run, Mapping[str, Result]], None]
+# Called in a worker as execute(run); it writes the record.
+Execute = Callable[[Run], None]
 
 # One training, one core. PyTorch reads these when it is loaded, children inherit them.
 _ONE_CORE = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
@@ -72,12 +72,10 @@ class Outcome:
     Attributes:
         finished: results by run name, those of earlier days included.
         failures: the last line of the error, by run name.
-        held_up: runs that were not started, because one that they wait for is not there.
     """
 
     finished: dict[str, Result]
     failures: dict[str, str] = field(default_factory=dict)
-    held_up: list[Run] = field(default_factory=list)
 
 
 def choose(
@@ -102,7 +100,7 @@ def run_all(
     make_executor: Callable[[int], Executor] = process_pool,
     workers: int = 2,
 ) -> None:
-    """Make runs, several at a time, each after those that it waits for; one's error stops no other.
+    """Make runs, several at a time; one's error stops no other.
 
     Args:
         grid: the plan.
@@ -120,10 +118,9 @@ def run_all(
     try:
         with tqdm(total=len(waiting), desc="runs", unit="run", smoothing=0, disable=None) as bar:
             while True:
-                for run in _ready(waiting, outcome)[: workers - len(running)]:
-                    waiting.remove(run)
-                    before = {name: outcome.finished[name] for name in run.after}
-                    running[executor.submit(execute, run, before)] = run
+                while waiting and len(running) < workers:
+                    run = waiting.pop(0)
+                    running[executor.submit(execute, run)] = run
                 if not running:
                     break
                 done = wait(running, return_when=FIRST_COMPLETED).done
@@ -142,11 +139,6 @@ def run_all(
         raise
     finally:
         executor.shutdown(cancel_futures=True)
-    outcome.held_up += waiting
-
-
-def _ready(waiting: Sequence[Run], outcome: Outcome) -> list[Run]:
-    return [run for run in waiting if outcome.finished.keys() >= set(run.after)]
 
 
 def _settle(

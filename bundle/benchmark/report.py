@@ -14,15 +14,18 @@ from bundle.atomic import write_text_atomically
 from bundle.benchmark import cost, layout, rebuilding
 from bundle.benchmark.pictures import (
     draw_ablation,
+    draw_curve,
     draw_methods,
     draw_overview,
     draw_sites,
     write_picture,
 )
 from bundle.benchmark.plan import SPECIALISTS, OwnCases, Phantom
+from bundle.benchmark.realism import compare
+from bundle.benchmark.realism_report import draw_realism, realism_sentence, realism_table
 from bundle.benchmark.results import Results, Row
 from bundle.benchmark.sites import MEANING, by_arm, seed_dice, site_tables, sites_of
-from bundle.benchmark.statistics import RESAMPLES, mean_and_spread, specialists_dice
+from bundle.benchmark.statistics import RESAMPLES, mean_and_spread, region_means, specialists_dice
 from bundle.benchmark.tables import all_tables, write_csv
 
 REPORT = "report.md"
@@ -56,8 +59,14 @@ def _write_on_methods(results: Results, folder: Path, output_dir: Path) -> Path:
         write_picture(draw_ablation(tables["ablation"]), folder / "ablation.png")
     if "overview" in tables:
         write_picture(draw_overview(tables["overview"]), folder / "overview.png")
+    if "curve" in tables:
+        write_picture(draw_curve(tables["curve"]), folder / "curve.png")
     known = {
         **_opening(results),
+        "curve": _curve(tables.get("curve", [])),
+        "scans_by_ratio": _by_ratio(tables.get("scans", [])),
+        "scan_differences_by_ratio": _by_ratio(tables.get("scan_differences", [])),
+        "realism": _realism(results, folder),
         "tables": tables,
         "regions": results.regions,
         "specialists": SPECIALISTS,
@@ -70,6 +79,32 @@ def _write_on_methods(results: Results, folder: Path, output_dir: Path) -> Path:
     if "subsets" in tables:
         _write("subsets.md.j2", known, folder / SUBSETS)
     return _write("methods.md.j2", known, folder / REPORT)
+
+
+def _curve(rows: Sequence[Row]) -> dict[str, str]:
+    """Say what the last doubling of the length brought; {} = there is no curve."""
+    doubled = [row for row in rows if row["difference"] is not None]
+    if not doubled:
+        return {}
+    last = doubled[-1]
+    return {
+        "sentence": f"Doubling {last['steps'] // 2} to {last['steps']} steps brings "
+        f"{layout.interval(last)} points ({last['seeds']} seeds, {last['cases']} cases)."
+    }
+
+
+def _realism(results: Results, folder: Path) -> dict[str, str]:
+    """Compare what a grid is made to compare with the published profile, and draw it."""
+    if not results.grid.is_profile or not results.finished:
+        return {}
+    found = results.of("main", results.grid.reference, results.grid.runs[0].missing)
+    values = {
+        subset: dict(zip(results.regions, dice.tolist(), strict=True))
+        for subset, dice in region_means(found).items()
+    }
+    compared = compare(values)
+    write_picture(draw_realism(values), folder / "realism.png")
+    return {"table": realism_table(compared), "sentence": realism_sentence(compared)}
 
 
 def _write_on_sites(results: Results, folder: Path) -> Path:
@@ -146,7 +181,8 @@ def _data(data: Phantom | OwnCases) -> str:
     counts = f"{data.training} training and {data.testing} testing cases"
     if isinstance(data, OwnCases):
         return f"{counts} of one's own"
-    return f"the phantom, {counts} of {data.size} voxels a side; no patient"
+    what = "ICBM 2009a heads at 3 mm" if data.size is None else f"{data.size} voxels a side"
+    return f"the phantom, {counts}, {what}; no patient"
 
 
 def _changed_files(records: Sequence[Mapping[str, Any]]) -> list[str]:

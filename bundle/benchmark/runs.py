@@ -18,7 +18,7 @@ from bundle.atomic import write_text_atomically
 from bundle.benchmark.configs import run_configs
 from bundle.benchmark.federated import make_federated
 from bundle.benchmark.multiply_adds import epoch_steps_of, multiply_adds
-from bundle.benchmark.plan import Run, Training
+from bundle.benchmark.plan import ANATOMICAL_MM, Phantom, Run, Training
 from bundle.benchmark.provenance import circumstances, device_name, files_of
 from bundle.benchmark.results import compact_dice, record_path, write_record
 from bundle.data.datalist import load_datalist
@@ -178,11 +178,14 @@ def _evaluate(run: Run, datalist: str, scratch: Path) -> dict[str, float]:
 
 
 def _settings(run: Run, stage: Training, datalist: str, scratch: Path) -> dict[str, Any]:
+    is_anatomical = isinstance(run.data, Phantom) and run.data.size is None
+    spacing = {"spacing": list(ANATOMICAL_MM)} if is_anatomical else {}
     return {
         "datalist_file": datalist,
         "dataset_dir": str(Path(datalist).parent),
         "output_dir": str(scratch / "results"),
         "ckpt_dir": str(scratch / "models"),
         "seed": run.seed,
+        **spacing,
         **stage.overrides,
     }

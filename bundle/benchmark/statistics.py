@@ -62,6 +62,16 @@ def _case_means(result: Result) -> np.ndarray:
     return result.case_means
 
 
+def dice_of_given(result: Result, count: int | None = None) -> np.ndarray:
+    """Give Dice of each testing case over the subsets of so many scans: (cases,); None = all."""
+    chosen = [
+        scores.mean(1)
+        for subset, scores in result.scores.items()
+        if count is None or subset.count("+") + 1 == count
+    ]
+    return np.mean(chosen, axis=0)
+
+
 def paired_difference(
     first: Mapping[int, Result],
     second: Mapping[int, Result],

@@ -6,6 +6,7 @@ Dice is 0 to 1, differences are of Dice; None = not there (yet).
 from __future__ import annotations
 
 import csv
+import functools
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from bundle.benchmark.plan import COMPARED, SPECIALISTS, Group, Missing, Run
 from bundle.benchmark.results import Result, Results, Row
 from bundle.benchmark.statistics import (
     Difference,
+    dice_of_given,
     gap_closed,
     mean_and_spread,
     mean_dice,
@@ -54,6 +56,9 @@ def all_tables(results: Results, costs: Mapping[str, Any] | None = None) -> dict
         "gains": gain_rows(results),
         "gaps": gap_rows(results),
         "ablation": ablation_rows(results),
+        "scans": scan_rows(results),
+        "scan_differences": scan_difference_rows(results),
+        "curve": curve_rows(results),
         "subsets": subset_rows(results),
         "costs": cost_rows(results),
     }
@@ -71,7 +76,9 @@ def overview_rows(results: Results, costs: Mapping[str, Any] | None) -> list[Row
     cost = {row["method"]: row for row in method_cost_rows(costs)}
     unknown = dict.fromkeys(next(iter(cost.values())))
     rows = [
-        _overview_row(results, label, centre) | {**cost.get(label, unknown), "method": label}
+        _method_row(results, "main", label, centre)
+        | _work_columns(results.of("main", label, centre))
+        | {**cost.get(label, unknown), "method": label}
         for label in results.labels("main")
     ]
     if results.labels("specialist"):
@@ -83,24 +90,60 @@ def overview_rows(results: Results, costs: Mapping[str, Any] | None) -> list[Row
     return rows
 
 
-def _overview_row(results: Results, label: str, centre: float) -> Row:
-    steps = _method_row(results, "main", label, centre)
-    # The reference's training is what sets the time.
-    group: Group = "main" if label == results.grid.reference else "wall_clock"
-    time = _method_row(results, group, label, centre)
-    first, second = results.of("main", label, centre), results.of(group, label, centre)
-    return {
-        **{key: value for key, value in steps.items() if key not in ("comparison", "ratio")},
-        # What the equal steps cost, in units of the equal time: of one device, whichever it was.
-        "time": mean_and_spread(
-            [first[seed].steps / second[seed].steps for seed in first.keys() & second.keys()]
-        )[0],
-        "seeds_equal_time": time["seeds"],
-        "dice_equal_time": time["dice"],
-        "spread_equal_time": time["spread"],
-        "worst_subset_equal_time": time["worst_subset"],
-        "worst_dice_equal_time": time["worst_dice"],
+def _work_columns(found: Mapping[int, Result]) -> Row:
+    """Average the steps of trainings and their work, in steps of a plain U-Net."""
+    steps = mean_and_spread([result.steps for result in found.values()])[0]
+    work = [result.plain_steps for result in found.values()]
+    return {"steps": steps, "work": None if None in work else mean_and_spread(work)[0]}
+
+
+def scan_rows(results: Results) -> list[Row]:
+    """One row for every label and missing ratio: Dice by how many scans are given."""
+    groups: tuple[Group, ...] = ("main", "ablation")
+    return [
+        {"method": label, "ratio": ratio, "seeds": len(found), **_by_scans(found)}
+        for group in groups
+        for label in results.labels(group)
+        for ratio in results.ratios(group)
+        if (found := results.of(group, label, ratio))
+    ]
+
+
+def _by_scans(found: Mapping[int, Result]) -> Row:
+    dice = region_means(found)
+    counts = sorted({subset.count("+") + 1 for subset in dice})
+    means = {
+        f"given {count}": float(
+            np.mean([of.mean() for subset, of in dice.items() if subset.count("+") + 1 == count])
+        )
+        for count in counts
     }
+    return {**means, "mean": mean_dice(found)}
+
+
+def scan_difference_rows(results: Results) -> list[Row]:
+    """One row for every method beside the baseline: paired differences by how many are given."""
+    grid, rows = results.grid, []
+    for group in ("main", "ablation"):
+        for label in results.labels(group):
+            for ratio in results.ratios(group):
+                found = results.of(group, label, ratio)
+                baseline = results.of("main", grid.baseline, ratio)
+                if found and baseline and label != grid.baseline:
+                    rows += _differences_by_scans(label, ratio, found, baseline)
+    return rows
+
+
+def _differences_by_scans(
+    label: str, ratio: Missing, found: Mapping[int, Result], baseline: Mapping[int, Result]
+) -> list[Row]:
+    subsets = next(iter(found.values())).subsets
+    rows = []
+    for count in (*sorted({subset.count("+") + 1 for subset in subsets}), None):
+        dice = functools.partial(dice_of_given, count=count)
+        columns = _difference_columns(paired_difference(found, baseline, dice))
+        rows.append({"method": label, "ratio": ratio, "given": count or "any", **columns})
+    return rows
 
 
 def method_rows(results: Results) -> list[Row]:
@@ -170,23 +213,19 @@ def _difference_columns(found: Difference | None) -> Row:
 def _beside_baseline(
     results: Results,
 ) -> Iterator[tuple[Row, dict[int, Result], dict[int, Result]]]:
-    """Pair every method with the baseline: what is compared, and the results of both by seed.
-
-    With equal CPU time the reference stands with its only training, which sets that time.
-    """
+    """Pair every method with the baseline: what is compared, and the results of both by seed."""
     grid = results.grid
     for group, comparison in COMPARED.items():
-        labels = [grid.reference, *results.labels(group)]
-        for label in dict.fromkeys(labels):
+        for label in results.labels(group):
             for ratio in results.ratios(group):
-                own: Group = "main" if label == grid.reference else group
                 planned = any(
-                    (run.group, run.label, run.missing) == (own, label, ratio) for run in grid.runs
+                    (run.group, run.label, run.missing) == (group, label, ratio)
+                    for run in grid.runs
                 )
                 if planned and label != grid.baseline:
                     row = {"comparison": comparison, "method": label, "ratio": ratio}
                     baseline = results.of(group, grid.baseline, ratio)
-                    yield row, results.of(own, label, ratio), baseline
+                    yield row, results.of(group, label, ratio), baseline
 
 
 def gain_rows(results: Results) -> list[Row]:
@@ -285,6 +324,28 @@ def _subset_columns(dice: np.ndarray | None, regions: Sequence[str]) -> Row:
     return {"dice": float(dice.mean()), **dict(zip(regions, dice.tolist(), strict=True))}
 
 
+def curve_rows(results: Results) -> list[Row]:
+    """One row for every length of a training: Dice, and what doubling the length brought.
+
+    [] for a grid whose labels are not lengths.
+    """
+    lengths = sorted(int(label) for label in results.labels("main") if label.isdigit())
+    rows = []
+    for length in lengths if len(lengths) > 1 else ():
+        (ratio,) = results.ratios("main")
+        found, half = (results.of("main", str(n), ratio) for n in (length, length // 2))
+        rows.append(
+            {
+                "steps": length,
+                "seeds": len(found),
+                "dice": mean_dice(found),
+                **({} if not found else _by_scans(found)),
+                **_difference_columns(paired_difference(found, half)),
+            }
+        )
+    return [row for row in rows if row["seeds"]]
+
+
 def run_rows(results: Results) -> list[Row]:
     """One row a planned run: what came of it and what it cost."""
     return [_run_row(run, results.finished.get(run.name)) for run in results.grid.runs]
@@ -300,6 +361,7 @@ def _run_row(run: Run, result: Result | None) -> Row:
         "dice": made and made.dice,
         "training_cases": made and made.record["stages"][-1]["training_cases"],
         "steps": made and made.steps,
+        "work": made and made.plain_steps,
         "cpu_seconds": made and made.cpu_seconds,
         "evaluation_cpu_seconds": made and made.record["evaluation"]["cpu_seconds"],
         "date": result and result.record["date"],
