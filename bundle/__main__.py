@@ -170,6 +170,39 @@ def partition(
     partition_datalist(datalist, output_dir, csv, plan, seed, modalities)
 
 
+def protocol(
+    name: str | None = None,
+    root: PathText | None = None,
+    lists: tuple[PathText, ...] = (),
+    output: PathText | None = None,
+    fold: int | None = None,
+    validation: float = 0.0,
+    partial: bool = False,
+) -> None:
+    """Write the datalist of a published protocol; without a name, list the names.
+
+    Args:
+        name: such as hga2020-2468.
+        root: the folder of the BraTS release, as its owners ship it.
+        lists: a clone of the repository that has the lists, or several with commas.
+        output: the datalist to write.
+        fold: the fold that is tested, for a protocol with folds.
+        validation: share of the training patients to validate on, where the protocol has none.
+        partial: go on although cases of the lists are not there; the datalist names them.
+    """
+    from bundle.protocols.command import list_protocols, write_protocol
+
+    if name is None:
+        print(list_protocols())
+        return
+    if root is None or output is None:
+        raise ValueError(
+            f"protocol {name}: expected --root BRATS, --lists CLONE and --output FILE. Give all "
+            "three."
+        )
+    write_protocol(name, root, lists, output, fold, validation, partial)
+
+
 def prompts(
     output: PathText,
     model: str = "ViT-B-32",
@@ -363,6 +396,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "faults": faults,
     "degrade": degrade,
     "partition": partition,
+    "protocol": protocol,
     "prompts": prompts,
     "benchmark": benchmark,
     "features": features,

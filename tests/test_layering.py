@@ -24,6 +24,7 @@ GROUND = {"bundle", "bundle.modalities", "bundle.regions", "bundle.atomic", "bun
 ALLOWED: dict[str, set[str]] = {
     "bundle.data": set(),
     "bundle.phantom": {"bundle.data"},
+    "bundle.protocols": {"bundle.data"},
     "bundle.transforms": {"bundle.data"},
     "bundle.networks": set(),
     "bundle.losses": set(),
@@ -40,7 +41,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "bundle.__main__": {
         *("bundle.benchmark", "bundle.data", "bundle.delivery", "bundle.phantom"),
-        *("bundle.prompts", "bundle.sentiment"),
+        *("bundle.prompts", "bundle.protocols", "bundle.sentiment"),
     },
     "federation.rules": set(),
     "federation.settings": {"federation.rules"},
