@@ -27,13 +27,9 @@ from bundle.protocols.table import Protocol, find_protocol, rows
 
 def list_protocols() -> str:
     """Lay out the table of the protocols' names."""
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for all_rows in [rows()]
-        for widths in [[max(map(len, column)) for column in zip(*all_rows, strict=True)]]
-        for row in all_rows
-    ]
-    return "\n".join(lines)
+    lines = rows()
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
 
 
 def write_protocol(
@@ -176,12 +172,14 @@ def _report(
         lines.append((section, *map(str, cells)))
     said = [f"{protocol.name}: {protocol.note}"] if protocol.note else []
     lacking = len(paired.unknown) + len(paired.incomplete)
-    if lacking:
+    if lacking == 1:
+        said.append("partial: 1 case of the lists is not in the datalist, which names it")
+    elif lacking:
         said.append(
             f"partial: {lacking} cases of the lists are not in the datalist, which names them"
         )
     if paired.unused:
-        said.append(f"{paired.unused} cases of the folder are in no list")
+        said.append(f"cases of the folder that are in no list: {paired.unused}")
     if not paired.sections["validation"]:
         said.append(
             "no validation case: training with validation needs some, such as --validation 0.05"
