@@ -268,6 +268,25 @@ def benchmark(
         raise SystemExit(1)
 
 
+def compare(
+    scores: PathText,
+    reference: PathText,
+    output: PathText | None = None,
+    modalities: Names = BRATS_MODALITIES,
+) -> None:
+    """Compare an evaluation's scores with another table of the same cases, case by case.
+
+    Args:
+        scores: the scores.csv of an evaluation.
+        reference: another scores.csv, or ReLiSS's per_case_metrics.csv.
+        output: a Markdown file that gets the table, too.
+        modalities: names in the order of scores.csv, such as t1,t1ce,t2,flair.
+    """
+    from bundle.evaluation.reference import compare as compare_tables
+
+    print(compare_tables(scores, reference, modalities, output), end="")
+
+
 def features(
     output_dir: PathText = "runs/features",
     file: PathText | None = None,
@@ -399,6 +418,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "protocol": protocol,
     "prompts": prompts,
     "benchmark": benchmark,
+    "compare": compare,
     "features": features,
     "package": package,
     "export": export,

@@ -40,8 +40,8 @@ ALLOWED: dict[str, set[str]] = {
         *("bundle.phantom", "bundle.training"),
     },
     "bundle.__main__": {
-        *("bundle.benchmark", "bundle.data", "bundle.delivery", "bundle.phantom"),
-        *("bundle.prompts", "bundle.protocols", "bundle.sentiment"),
+        *("bundle.benchmark", "bundle.data", "bundle.delivery", "bundle.evaluation"),
+        *("bundle.phantom", "bundle.prompts", "bundle.protocols", "bundle.sentiment"),
     },
     "federation.rules": set(),
     "federation.settings": {"federation.rules"},

@@ -22,8 +22,9 @@ from bundle.benchmark.pictures import (
 from bundle.benchmark.plan import SPECIALISTS, OwnCases, Phantom
 from bundle.benchmark.results import Results, Row
 from bundle.benchmark.sites import MEANING, by_arm, seed_dice, site_tables, sites_of
-from bundle.benchmark.statistics import RESAMPLES, mean_and_spread, specialists_dice
+from bundle.benchmark.statistics import mean_and_spread, specialists_dice
 from bundle.benchmark.tables import all_tables, write_csv
+from bundle.evaluation.bootstrap import RESAMPLES
 
 REPORT = "report.md"
 SUBSETS = "subsets.md"
