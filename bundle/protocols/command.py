@@ -13,7 +13,9 @@ from bundle.data.patients import SECTIONS
 from bundle.data.survey import survey
 from bundle.modalities import BRATS_MODALITIES
 from bundle.protocols.clone import Found, check_clones, commit_of, find_list
-from bundle.protocols.lists import Row, check_counts, read_list, sha256_of
+from bundle.protocols.counts import check_counts
+from bundle.protocols.form import Protocol
+from bundle.protocols.lists import Row, read_list, sha256_of
 from bundle.protocols.pairing import (
     Paired,
     check_release,
@@ -22,7 +24,7 @@ from bundle.protocols.pairing import (
     refuse_missing,
     refuse_shared_patients,
 )
-from bundle.protocols.table import Protocol, find_protocol, rows
+from bundle.protocols.table import find_protocol, rows
 
 
 def list_protocols() -> str:
@@ -70,7 +72,7 @@ def write_protocol(
     check_release(sections, found.items, protocol, Path(root))
     paired = pair(sections, found.items)
     if not partial:
-        refuse_missing(paired, protocol, Path(root))
+        refuse_missing(paired, protocol, Path(root), [*found.problems, *found.unread])
     refuse_shared_patients(paired, protocol)
     if validation:
         move_validation(paired, validation)

@@ -12,8 +12,8 @@ from typing import Any
 
 from bundle.data.patients import SECTIONS, patient_of, shared_patients
 from bundle.modalities import BRATS_MODALITIES
+from bundle.protocols.form import RELEASES, Protocol
 from bundle.protocols.lists import Row
-from bundle.protocols.table import RELEASES, Protocol
 
 _EXAMPLES = 3
 Sections = Mapping[str, Sequence[Row]]
@@ -99,8 +99,16 @@ def release_of(cases: Iterable[str]) -> str:
     return counts.most_common(1)[0][0] if counts else "no known release"
 
 
-def refuse_missing(paired: Paired, protocol: Protocol, root: Path) -> None:
+def refuse_missing(
+    paired: Paired, protocol: Protocol, root: Path, problems: Sequence[str] = ()
+) -> None:
     """Refuse a folder that lacks cases or files of the lists.
+
+    Args:
+        paired: what was paired.
+        protocol: whose lists they are.
+        root: the folder.
+        problems: what else is wrong with the folder, which may be why a case is not found.
 
     Raises:
         ValueError: naming how many and the first.
@@ -115,8 +123,9 @@ def refuse_missing(paired: Paired, protocol: Protocol, root: Path) -> None:
         few = "; ".join(list(paired.incomplete.values())[:_EXAMPLES])
         lines.append(f"{count} case{'s' * (count > 1)} without all files, first: {few}")
     if lines:
+        also = f" In the folder, {problems[0]}" if problems else ""
         raise ValueError(
-            f"{protocol.name} and {root}: {'; '.join(lines)}. Give the whole folder of "
+            f"{protocol.name} and {root}: {'; '.join(lines)}.{also} Give the whole folder of "
             f"{protocol.release}, or go on with what is there: --partial true, which the datalist "
             "records."
         )

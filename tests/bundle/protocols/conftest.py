@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bundle.protocols.table import Protocol
+from bundle.protocols.form import Protocol
 
 # In the order F, T1ce, T1, T2: present in the training cases, and complete ones.
 PASSION_2018 = {"1379": (61, 141, 182, 20, 3), "2468": (82, 121, 170, 41, 8)}

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from bundle.protocols.clone import check_clones, commit_of, find_list
-from bundle.protocols.table import PROTOCOLS, ListFile
+from bundle.protocols.form import ListFile
+from bundle.protocols.table import PROTOCOLS
 
 COMMIT = "f20ef658" * 5
 DEMOSEG = PROTOCOLS["demoseg2020"]

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from bundle.modalities import BRATS_MODALITIES
+from bundle.protocols.form import RELEASES
 from bundle.protocols.lists import Row
 from bundle.protocols.pairing import (
     check_release,
@@ -14,7 +15,7 @@ from bundle.protocols.pairing import (
     refuse_shared_patients,
     release_of,
 )
-from bundle.protocols.table import PROTOCOLS, RELEASES
+from bundle.protocols.table import PROTOCOLS
 
 from .conftest import IDENTIFIERS
 
@@ -54,6 +55,8 @@ def test_cases_and_files_that_are_not_there_are_named_and_counted():
         refuse_missing(paired, HGA, ROOT)
     said = "2 cases without all files, first: case a: no file of t1ce, flair; case b: no file of "
     assert f"{said}label. Give the whole folder of BraTS 2020, or go on" in str(no.value)
+    with pytest.raises(ValueError, match=r"In the folder, case d: two files\. Give the whole"):
+        refuse_missing(paired, HGA, ROOT, ["case d: two files."])
     refuse_missing(pair({"training": [Row("c")]}, items), HGA, ROOT)
 
 
