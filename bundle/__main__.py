@@ -191,10 +191,12 @@ def protocol(
         partial: go on although cases of the lists are not there; the datalist names them.
     """
     from bundle.protocols.command import list_protocols, write_protocol
+    from bundle.protocols.table import find_protocol
 
     if name is None:
         print(list_protocols())
         return
+    find_protocol(name)
     if root is None or output is None:
         raise ValueError(
             f"protocol {name}: expected --root BRATS, --lists CLONE and --output FILE. Give all "

@@ -133,7 +133,9 @@ def test_options_that_do_not_fit_are_refused(tmp_path, capsys):
     assert "expected --root BRATS, --lists CLONE and --output FILE" in needed
 
 
-def test_a_name_that_is_none_gets_the_nearest_or_its_group():
+def test_a_name_that_is_none_gets_the_nearest_or_its_group(capsys):
+    assert main(["protocol", "hga2021-2468"]) == 2
+    assert "no protocol 'hga2021-2468'. Did you mean hga2020-2468?" in capsys.readouterr().err
     with pytest.raises(ValueError, match=r"It has 2 lists: hga2018-1379, hga2018-2468. Name one"):
         find_protocol("hga2018")
     with pytest.raises(ValueError, match=r"no protocol 'imfuse'\. Did you mean imfuse2023\?"):
