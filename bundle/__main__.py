@@ -185,6 +185,41 @@ def partition(
     partition_datalist(datalist, output_dir, csv, plan, seed, modalities)
 
 
+def protocol(
+    name: str | None = None,
+    root: PathText | None = None,
+    lists: tuple[PathText, ...] = (),
+    output: PathText | None = None,
+    fold: int | None = None,
+    validation: float = 0.0,
+    partial: bool = False,
+) -> None:
+    """Write the datalist of a published protocol; without a name, list the names.
+
+    Args:
+        name: such as hga2020-2468.
+        root: the folder of the BraTS release, as its owners ship it.
+        lists: a clone of the repository that has the lists, or several with commas.
+        output: the datalist to write.
+        fold: the fold that is tested, for a protocol with folds.
+        validation: share of the training patients to validate on, where the protocol has none.
+        partial: go on although cases of the lists are not there; the datalist names them.
+    """
+    from bundle.protocols.command import list_protocols, write_protocol
+    from bundle.protocols.table import find_protocol
+
+    if name is None:
+        print(list_protocols())
+        return
+    find_protocol(name)
+    if root is None or output is None:
+        raise ValueError(
+            f"protocol {name}: expected --root BRATS, --lists CLONE and --output FILE. Give all "
+            "three."
+        )
+    write_protocol(name, root, lists, output, fold, validation, partial)
+
+
 def prompts(
     output: PathText,
     model: str = "ViT-B-32",
@@ -248,6 +283,25 @@ def benchmark(
         raise SystemExit(130) from None
     if not fine:
         raise SystemExit(1)
+
+
+def compare(
+    scores: PathText,
+    reference: PathText,
+    output: PathText | None = None,
+    modalities: Names = BRATS_MODALITIES,
+) -> None:
+    """Compare an evaluation's scores with another table of the same cases, case by case.
+
+    Args:
+        scores: the scores.csv of an evaluation.
+        reference: another scores.csv, or ReLiSS's per_case_metrics.csv.
+        output: a Markdown file that gets the table, too.
+        modalities: names in the order of scores.csv, such as t1,t1ce,t2,flair.
+    """
+    from bundle.evaluation.reference import compare as compare_tables
+
+    print(compare_tables(scores, reference, modalities, output), end="")
 
 
 def features(
@@ -378,8 +432,10 @@ VERBS: dict[str, Callable[..., None]] = {
     "faults": faults,
     "degrade": degrade,
     "partition": partition,
+    "protocol": protocol,
     "prompts": prompts,
     "benchmark": benchmark,
+    "compare": compare,
     "features": features,
     "package": package,
     "export": export,

@@ -24,6 +24,7 @@ GROUND = {"bundle", "bundle.modalities", "bundle.regions", "bundle.atomic", "bun
 ALLOWED: dict[str, set[str]] = {
     "bundle.data": set(),
     "bundle.phantom": {"bundle.data"},
+    "bundle.protocols": {"bundle.data"},
     "bundle.transforms": {"bundle.data"},
     "bundle.networks": set(),
     "bundle.losses": set(),
@@ -39,8 +40,8 @@ ALLOWED: dict[str, set[str]] = {
         *("bundle.phantom", "bundle.training"),
     },
     "bundle.__main__": {
-        *("bundle.benchmark", "bundle.data", "bundle.delivery", "bundle.phantom"),
-        *("bundle.prompts", "bundle.sentiment"),
+        *("bundle.benchmark", "bundle.data", "bundle.delivery", "bundle.evaluation"),
+        *("bundle.phantom", "bundle.prompts", "bundle.protocols", "bundle.sentiment"),
     },
     "federation.rules": set(),
     "federation.settings": {"federation.rules"},

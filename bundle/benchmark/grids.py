@@ -24,6 +24,7 @@ from bundle.benchmark.named_runs import (
 from bundle.benchmark.plan import (
     OwnCases,
     Phantom,
+    Run,
     RunGrid,
 )
 from bundle.modalities import BRATS_MODALITIES
@@ -221,7 +222,7 @@ def smoke() -> RunGrid:
         for label in ("modality_dropout", "full_only", "GMD")
     ]
     notes = ("A smoke test: its numbers mean nothing.",)
-    return RunGrid("smoke", "modality_dropout", "full_only", tuple(runs), notes)
+    return _apart("smoke", "modality_dropout", "full_only", runs, *notes)
 
 
 def _apart(

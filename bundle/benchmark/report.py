@@ -25,8 +25,9 @@ from bundle.benchmark.realism import compare
 from bundle.benchmark.realism_report import draw_realism, realism_sentence, realism_table
 from bundle.benchmark.results import Results, Row
 from bundle.benchmark.sites import MEANING, by_arm, seed_dice, site_tables, sites_of
-from bundle.benchmark.statistics import RESAMPLES, mean_and_spread, region_means, specialists_dice
+from bundle.benchmark.statistics import mean_and_spread, region_means, specialists_dice
 from bundle.benchmark.tables import all_tables, write_csv
+from bundle.evaluation.bootstrap import RESAMPLES
 
 REPORT = "report.md"
 SUBSETS = "subsets.md"

@@ -354,7 +354,9 @@ def _join(folder: Path, file: str, where: str) -> Path:
 
 
 def _relative(item: Mapping[str, Any], folder: Path) -> Item:
-    image = {name: _relative_path(file, folder) for name, file in item["image"].items()}
+    image = {
+        name: _relative_path(file, folder) if file else None for name, file in item["image"].items()
+    }
     label = {"label": _relative_path(item["label"], folder)} if item.get("label") else {}
     return {**item, "image": image, **label}
 

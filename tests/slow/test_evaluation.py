@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import nibabel as nib
@@ -78,10 +79,16 @@ def test_a_perfect_network_scores_perfectly_where_it_can_see(evaluate):
             assert scores["hd95"][region] == (0.0 if seen else 373.13), (name, region)
 
 
-def test_small_regions_can_be_emptied_before_they_are_scored(evaluate):
+def test_small_regions_can_be_emptied_and_the_difference_is_told(evaluate, tmp_path):
     scores = evaluate(min_voxels={"ET": 13})["subsets"]["t1+t1ce+t2+flair"]["dice"]
     assert scores == {"TC": 1.0, "WT": 1.0, "ET": 0.0}
-    assert evaluate(min_voxels={"ET": 12})["subsets"]["t1ce"]["dice"]["ET"] == 1.0
+    reference = (tmp_path / "out" / "scores.csv").rename(tmp_path / "before.csv")
+    again = evaluate(min_voxels={"ET": 12}, reference=str(reference))
+    assert again["subsets"]["t1ce"]["dice"]["ET"] == 1.0
+    text = (tmp_path / "out" / "reference.md").read_text()
+    assert "Paired with before.csv: 1 of its 1 cases, 45 scores." in text
+    whole = next(line.split("|") for line in text.splitlines() if re.match(r"\| ET +\| +4 ", line))
+    assert [cell.strip() for cell in whole[3:6]] == ["100.0", "0.0", "+100.0"]
 
 
 def test_no_picture_is_written_when_none_is_wanted(evaluate, tmp_path):
