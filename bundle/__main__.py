@@ -253,7 +253,7 @@ def prompts(
 
 def benchmark(
     output_dir: PathText,
-    grid: str = "universal",
+    grid: str = "main",
     workers: int = 2,
     only: str | None = None,
     report_only: bool = False,

@@ -38,8 +38,8 @@ _NO_TEACHER = {"data_side": False, "model_side": False, "method#rebuilding_weigh
 # By label. Those of the baseline tell what one part alone brings to it.
 CONTROLS: Mapping[str, Control] = {
     "dropout + hypernetwork": Control("modality_dropout", "universal", second=_NO_TEACHER),
-    "dropout + half of the batch whole": Control(
-        "modality_dropout", "modality_dropout", second={"full_share": 0.5}
+    "dropout + half a batch whole": Control(
+        "modality_dropout", "modality_dropout", second={"whole_share": 0.5}
     ),
     "universal, no pre-training": Control("universal", "universal"),
     "universal, no data side": Control("universal", "universal", {}, {"data_side": False}),

@@ -337,10 +337,10 @@ def curve_rows(results: Results) -> list[Row]:
         rows.append(
             {
                 "steps": length,
-                "seeds": len(found),
                 "dice": mean_dice(found),
                 **({} if not found else _by_scans(found)),
                 **_difference_columns(paired_difference(found, half)),
+                "seeds": len(found),
             }
         )
     return [row for row in rows if row["seeds"]]

@@ -32,7 +32,7 @@ FILES = (
 # What travels from each folder, by ending; whatever a run wrote there stays.
 FOLDERS = {
     "apps": {".py"},
-    "bundle": {".j2", ".json", ".py", ".yaml"},
+    "bundle": {".csv", ".j2", ".json", ".py", ".yaml"},
     "configs": {".conf", ".json", ".yaml"},
     "custom": {".json", ".md", ".py", ".yaml"},
     "docs": {".md", ".png", ".txt"},

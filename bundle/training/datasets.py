@@ -143,6 +143,21 @@ def formable(item: Mapping[str, Any], subset: Subset) -> bool:
     return not isinstance(image, Mapping) or all(image.get(name) for name in subset)
 
 
+def patterns_of(
+    data: Sequence[Mapping[str, Any]], modalities: Sequence[str], suffixes: Suffixes = None
+) -> torch.Tensor:
+    """Say what each case has: (N, M) bool, True = the datalist names a file of the modality.
+
+    Args:
+        data, modalities, suffixes: as in `spell_out`; a 4D file, without names, counts as whole.
+    """
+    rows = [
+        [formable(item, (name,)) for name in modalities]
+        for item in spell_out(data, modalities, suffixes)
+    ]
+    return torch.tensor(rows, dtype=torch.bool).reshape(-1, len(modalities))
+
+
 def plan_subsets(
     data: Sequence[Mapping[str, Any]], modalities: Sequence[str], subsets: str | Sequence[str]
 ) -> list[tuple[int, Subset]]:

@@ -134,19 +134,28 @@ class PreloadedCrops:
         for _ in range(self.steps):
             yield self.batch()
 
-    def batch(self) -> dict[str, Any]:
-        """Draw a batch: `image`, `label`, `present` as tensors, and the names under `case`."""
-        cases = torch.randint(len(self.images), (self.batch_size,)).tolist()
+    def every_case(self) -> Iterator[dict[str, Any]]:
+        """Draw a crop of each case, in batches: for what has to see every case once."""
+        for start in range(0, len(self.images), self.batch_size):
+            yield self.batch([*range(start, min(start + self.batch_size, len(self.images)))])
+
+    def batch(self, cases: Sequence[int] | None = None) -> dict[str, Any]:
+        """Draw a batch: `image`, `label`, `present` as tensors, and the names under `case`.
+
+        Args:
+            cases: by their places in the data set; None = drawn, with replacement.
+        """
+        if cases is None:
+            cases = torch.randint(len(self.images), (self.batch_size,)).tolist()
         boxes = [self._box(case) for case in cases]
         image = torch.stack([self.images[c][box] for c, box in zip(cases, boxes, strict=True)])
         label = torch.stack([self.labels[c][box] for c, box in zip(cases, boxes, strict=True)])
         flips = {
-            axis: torch.rand(self.batch_size) < chance
-            for axis, chance in self.changes.flips.items()
+            axis: torch.rand(len(cases)) < chance for axis, chance in self.changes.flips.items()
         }
         image, label = (flip(part, flips) for part in (image, label))
         return {
-            "image": scale(image, self._factors(image.shape[1])),
+            "image": scale(image, self._factors(*image.shape[:2])),
             "label": label.float(),
             "present": self.present[cases],
             "case": [self.names[case] for case in cases],
@@ -167,11 +176,11 @@ class PreloadedCrops:
         sides = zip(corner, self.changes.roi_size, strict=True)
         return (slice(None), *(slice(low, low + n) for low, n in sides))
 
-    def _factors(self, modalities: int) -> Tensor:
+    def _factors(self, cases: int, modalities: int) -> Tensor:
         """Draw what each scan of a batch is multiplied by: (B, M), 1 = left as it is."""
         low, high = self.changes.scale_range
-        drawn = 1 + low + (high - low) * torch.rand(self.batch_size, modalities)
-        changed = torch.rand(self.batch_size, 1) < self.changes.scale_chance
+        drawn = 1 + low + (high - low) * torch.rand(cases, modalities)
+        changed = torch.rand(cases, 1) < self.changes.scale_chance
         return torch.where(changed, drawn, 1.0)
 
 

@@ -14,6 +14,7 @@ from ignite.engine import Engine, Events
 from torch import Tensor, nn
 
 from bundle.methods.base import Method
+from bundle.methods.drawing import Drawing
 from bundle.methods.gmd.dominance import Dominance
 from bundle.methods.gmd.gradients import REDUCTIONS, decouple_gradients
 from bundle.methods.gmd.ranks import from_first_rank, largest_over_ranks, rank_count, sum_over_ranks
@@ -59,6 +60,7 @@ class GMD(Method):
         subsets_per_step: int | None = 4,
         decouple: bool = True,
         reduction: str = "mean",
+        drawing: Drawing | None = None,
     ) -> None:
         super().__init__(network)
         if subsets_per_step is not None and subsets_per_step < 1:
@@ -74,6 +76,7 @@ class GMD(Method):
         self.decouple = decouple
         self.reduction = reduction
         self.dominance = Dominance(modalities)
+        self.drawing = drawing or Drawing()
 
     def losses(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Compute the loss of each drawn subset, named like 't1+flair'; shapes as in `Method`.
@@ -85,7 +88,9 @@ class GMD(Method):
         """
         image, label = batch["image"], batch["label"].float()
         present = batch["present"].cpu()
-        subsets = draw_subsets(present, self.subsets_per_step, image.device)
+        subsets = draw_subsets(
+            present, self.subsets_per_step, image.device, weights=self.drawing.weights
+        )
         able = can_form(present, subsets)
         weights = _shares_of_cases(able, image.device) / len(subsets)
         # What no drawn subset asks for is not encoded.
@@ -152,8 +157,9 @@ def draw_subsets(
     count: int | None = None,
     device: torch.device | str = "cpu",
     generator: torch.Generator | None = None,
+    weights: Tensor | None = None,
 ) -> Tensor:
-    """Draw distinct subsets that at least one case can form, all equally likely.
+    """Draw distinct subsets that at least one case can form.
 
     Across processes all ranks draw the same, among the subsets that a case of any rank can form.
 
@@ -162,6 +168,8 @@ def draw_subsets(
         count: how many; fewer if fewer can be formed. None = all that can.
         device: through which the ranks speak to each other.
         generator: source of randomness on the CPU; None = PyTorch's global one.
+        weights: (2**M,) by `subset_code`, the logarithm of how likely each is to come first; None =
+            all alike.
 
     Returns:
         (S, M) bool on the CPU, True = the modality belongs to the subset.
@@ -175,7 +183,12 @@ def draw_subsets(
     formed = largest_over_ranks(can_form(present, subsets).any(1), device).nonzero().flatten()
     if not len(formed):
         raise ValueError("cannot draw a subset: no case of the batch has any modality")
-    order = torch.randperm(len(formed), generator=generator)
+    if weights is None:
+        order = torch.randperm(len(formed), generator=generator)
+    else:
+        # A subset that no training case of the census forms has the least chance, not none.
+        chances = weights[codes[formed]].softmax(0).clamp_min(1e-12)
+        order = torch.multinomial(chances, len(formed), generator=generator)
     return subsets[from_first_rank(formed[order], device)[:count]]
 
 

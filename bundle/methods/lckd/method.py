@@ -17,8 +17,9 @@ from torch.nn import functional as F
 
 from bundle.losses.distillation import distance_to_teacher
 from bundle.methods.base import Method
+from bundle.methods.drawing import Drawing
 from bundle.methods.lckd.election import Election
-from bundle.modalities import check_modalities, draw_subset
+from bundle.modalities import check_modalities
 
 TEACHING = ("regions", "union")
 NO_TEACHER = -1
@@ -78,6 +79,7 @@ class LCKD(Method):
         warm_up_epochs: int = 0,
         distillation_weight: float = 0.1,
         teaching: str = "regions",
+        drawing: Drawing | None = None,
     ) -> None:
         super().__init__(network)
         if teaching not in TEACHING:
@@ -88,6 +90,7 @@ class LCKD(Method):
                 f"{warm_up_epochs} and {distillation_weight}. Correct them; 0 switches off."
             )
         self.criteria = nn.ModuleDict(criteria)
+        self.drawing = drawing or Drawing()
         self.modalities = check_modalities(modalities)
         self.regions = tuple(regions)
         self.election = election
@@ -172,7 +175,7 @@ class LCKD(Method):
     def losses(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Compute each criterion, and the distillation; shapes as in `Method.losses`."""
         image, present, label = batch["image"], batch["present"], batch["label"].float()
-        keep = present if self.warming_up else draw_subset(present)
+        keep = present if self.warming_up else self.drawing(present)
         features = self.network.encode(image, keep)
         logits = self.network.decode(features, keep)
         losses = {name: criterion(logits, label) for name, criterion in self.criteria.items()}

@@ -13,7 +13,8 @@ from torch.optim.swa_utils import AveragedModel
 from bundle.losses.distillation import confidence, feature_distance, soft_label_distance
 from bundle.losses.rebuilding import rebuilding_error
 from bundle.methods.base import Method
-from bundle.modalities import brain_mask, draw_subset, fill_in, keep_only
+from bundle.methods.drawing import Drawing
+from bundle.modalities import brain_mask, fill_in, keep_only
 
 
 class CoDistillation(Method):
@@ -39,6 +40,7 @@ class CoDistillation(Method):
         soft_label_weight, feature_weight, rebuilding_weight: of the terms; 0 = not computed.
         temperature: of the soft labels.
         memory: of the moving average, per step; it is shorter during the first steps.
+        drawing: how the student's subset is drawn; None = uniformly.
 
     Raises:
         ValueError: `second_share` or `memory` outside its range, or prompts of another shape.
@@ -59,6 +61,7 @@ class CoDistillation(Method):
         rebuilding_weight: float = 0.1,
         temperature: float = 2.0,
         memory: float = 0.99,
+        drawing: Drawing | None = None,
     ) -> None:
         super().__init__(network)
         if not 0 < second_share <= 1 or not 0 <= memory < 1:
@@ -70,6 +73,7 @@ class CoDistillation(Method):
         if self.installed:
             network.hypernetwork.install(prompts)
         self.criteria = nn.ModuleDict(criteria)
+        self.drawing = drawing or Drawing()
         self.data_side = data_side
         self.model_side = model_side
         self.second_share = second_share
@@ -87,7 +91,7 @@ class CoDistillation(Method):
         present, label = batch["present"], batch["label"].float()
         image = keep_only(batch["image"], present)
         brain = brain_mask(image, present)
-        keep = draw_subset(present)
+        keep = self.drawing(present)
         features = self.network.encode(image, keep)
         logits = self.network.decode(features, keep)
         losses = {name: criterion(logits, label) for name, criterion in self.criteria.items()}

@@ -14,8 +14,9 @@ from tqdm import tqdm
 
 from bundle.losses.rebuilding import rebuilding_error
 from bundle.methods.base import Method
+from bundle.methods.drawing import Drawing
 from bundle.methods.universal.distribution import DistributionApproximation
-from bundle.modalities import brain_mask, draw_subset, keep_only, plain
+from bundle.modalities import brain_mask, keep_only, plain
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ class MaskedPretraining(Method):
         patch: int = 8,
         distribution: DistributionApproximation | None = None,
         every_modality: bool = True,
+        drawing: Drawing | None = None,
     ) -> None:
         super().__init__(network)
         if not 0 <= masking < 1:
@@ -62,13 +64,16 @@ class MaskedPretraining(Method):
         self.patch = patch
         self.distribution = distribution
         self.every_modality = every_modality
+        self.drawing = drawing or Drawing()
 
     def losses(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Compute `rebuilding` and the terms of `distribution`; shapes as in `Method.losses`."""
         present = batch["present"]
         image = keep_only(batch["image"], present)
         brain = brain_mask(image, present)
-        visible = draw_visible(present, image.shape[2:], self.masking, self.patch)
+        visible = draw_visible(
+            present, image.shape[2:], self.masking, self.patch, drawing=self.drawing
+        )
         rebuilt = self.network.rebuild(self.network.encode(image, visible))
         losses = {"rebuilding": rebuilding_error(rebuilt, image, present, brain)}
         if self.distribution is not None:
@@ -103,6 +108,8 @@ class MaskedPretraining(Method):
             return False
         if isinstance(batches, DataLoader):
             batches = _every_case(batches)
+        elif hasattr(batches, "every_case"):
+            batches = batches.every_case()
         for batch in tqdm(batches, "collecting statistics", disable=None):
             image = plain(torch.as_tensor(batch["image"])).to(device)
             present = plain(torch.as_tensor(batch["present"])).to(device)
@@ -127,10 +134,11 @@ def draw_visible(
     masking: float,
     patch: int,
     generator: torch.Generator | None = None,
+    drawing: Drawing | None = None,
 ) -> Tensor:
     """Draw which patches of which modalities the encoder sees.
 
-    First a non-empty subset of the present modalities, all equally likely; then, among its patches
+    First a non-empty subset of the present modalities; then, among its patches
     and without replacement, `1 - masking` of the number that was scanned, or all where dropping
     has hidden that many already.
 
@@ -140,11 +148,12 @@ def draw_visible(
         masking: share of the scanned patches to hide.
         patch: voxels along each side of a patch.
         generator: source of randomness on the CPU; None = PyTorch's global one.
+        drawing: how the subset is drawn; None = uniformly.
 
     Returns:
         (B, M, D, H, W) bool, True = visible; at least one patch a case.
     """
-    kept = draw_subset(present, generator).cpu()
+    kept = (drawing or Drawing())(present, generator).cpu()
     grid = [-(-length // patch) for length in size]
     patches = grid[0] * grid[1] * grid[2]
     visible = torch.zeros(*present.shape, patches, dtype=torch.bool)

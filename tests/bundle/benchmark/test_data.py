@@ -95,7 +95,7 @@ def test_the_datalist_and_the_grid_go_together(tmp_path, capsys):
     assert benchmark(
         str(tmp_path / "out"), "cases", report_only=True, datalist=str(write(tmp_path))
     )
-    assert "0 of 33 runs are finished" in capsys.readouterr().out
+    assert "0 of 24 runs are finished" in capsys.readouterr().out
     report = (tmp_path / "out" / "cases" / "report.md").read_text()
     assert "4 training and 2 testing cases of one's own" in report
 

@@ -2,10 +2,16 @@ from __future__ import annotations
 
 import pytest
 
-from bundle.benchmark.pictures import draw_ablation, draw_methods, draw_overview, write_picture
+from bundle.benchmark.pictures import (
+    draw_ablation,
+    draw_curve,
+    draw_methods,
+    draw_overview,
+    write_picture,
+)
 
 
-def method(name, ratio, dice, comparison="equal steps"):
+def method(name, ratio, dice, comparison="equal work"):
     return {
         "method": name,
         "comparison": comparison,
@@ -23,7 +29,6 @@ def change(name, value):
 METHODS = [
     *(method("ours", ratio, 0.8 - ratio / 2) for ratio in (0.0, 0.5, 0.8)),
     *(method("theirs", ratio, None if ratio == 0.8 else 0.6) for ratio in (0.0, 0.5, 0.8)),
-    *(method("theirs", ratio, 0.65, "equal CPU time") for ratio in (0.0, 0.5, 0.8)),
     method("nobody", 0.0, None),
 ]
 
@@ -32,11 +37,11 @@ def test_a_line_a_method_in_per_cent_and_a_level_for_the_specialists():
     figure = draw_methods(METHODS, ceiling=0.9)
     axes = figure.axes[0]
     labels = axes.get_legend_handles_labels()[1]
-    assert sorted(labels) == ["ours", "specialists", "theirs", "theirs (equal CPU time)"]
+    assert sorted(labels) == ["ours", "specialists", "theirs"]
     lines = [container.lines[0] for container in axes.containers]
     assert lines[0].get_ydata().tolist() == pytest.approx([80, 55, 40])
     assert len(lines[1].get_xdata()) == 2
-    assert lines[1].get_color() == lines[2].get_color() != lines[0].get_color()
+    assert lines[1].get_color() != lines[0].get_color()
     assert len(figure.legends) == 1
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0.0", "0.5", "0.8"]
 
@@ -68,23 +73,29 @@ def test_rates_by_modality_stand_aside_and_are_not_joined_to_the_ratios():
     assert ticks == ["0.0", "0.8", "0.2/0.4/0.6/0.8"]
 
 
-def test_the_overview_has_a_dot_and_a_square_for_what_is_known():
-    names = ("dice", "time", "dice_equal_time")
+def test_the_overview_has_a_dot_for_what_is_known():
     rows = [
-        {"method": name, **dict(zip(names, values, strict=True))}
-        for name, values in (
-            ("both", (0.5, 0.6, 0.7)),
-            ("half", (0.4, None, 0.5)),
-            ("none", (0.8, None, None)),
-        )
+        {"method": "ours", "dice": 0.6, "spread": 0.02, "inference": 2.5},
+        {"method": "theirs", "dice": 0.5, "spread": None, "inference": 1.0},
+        {"method": "no cost", "dice": 0.8, "spread": None, "inference": None},
+        {"method": "no Dice", "dice": None, "spread": None, "inference": 1.0},
     ]
-    figure = draw_overview(rows)
-    (axes,) = figure.axes
-    points = [line for line in axes.lines if line.get_marker() != "None"]
-    assert [line.get_marker() for line in points] == ["o", "s", "s"]
-    assert [line.get_xdata()[0] for line in points] == [0.6, 1, 1]
-    assert [line.get_ydata()[0] for line in points] == pytest.approx([50, 70, 50])
-    assert axes.get_legend_handles_labels()[1] == ["both", "half"]
+    (axes,) = draw_overview(rows).axes
+    dots = [container.lines[0] for container in axes.containers]
+    assert [dot.get_xdata()[0] for dot in dots] == [2.5, 1.0]
+    assert [dot.get_ydata()[0] for dot in dots] == pytest.approx([60, 50])
+    assert axes.get_legend_handles_labels()[1] == ["ours", "theirs"]
+
+
+def test_a_curve_has_a_line_in_all_and_one_for_each_number_of_scans():
+    rows = [
+        {"steps": steps, "given 1": 0.1, "given 2": 0.2, "mean": mean}
+        for steps, mean in ((625, 0.4), (1250, 0.5))
+    ]
+    (axes,) = draw_curve(rows).axes
+    assert axes.get_legend_handles_labels()[1] == ["mean", "given 1", "given 2"]
+    assert list(axes.lines[0].get_ydata()) == pytest.approx([40, 50])
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["625", "1250"]
 
 
 def test_pictures_are_small_png_files(tmp_path):

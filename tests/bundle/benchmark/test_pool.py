@@ -16,13 +16,12 @@ class Fake:
     def __init__(self, grid, record, failing=(), silent=()):
         self.grid, self.record = grid, record
         self.failing, self.silent = failing, silent
-        self.made, self.before = [], {}
+        self.made = []
         self.at_once, self.most_at_once, self.lock = 0, 0, threading.Lock()
 
-    def __call__(self, run, before):
+    def __call__(self, run):
         with self.lock:
             self.made.append(run.name)
-            self.before[run.name] = before
             self.at_once += 1
             self.most_at_once = max(self.most_at_once, self.at_once)
         try:
@@ -48,15 +47,12 @@ def make(grid, record, tmp_path):
     return run
 
 
-def test_every_run_is_made_once_and_after_those_that_it_waits_for(grid, make):
+def test_every_run_is_made_once(grid, make):
     fake, outcome = make()
     assert sorted(fake.made) == sorted(run.name for run in grid.runs)
     assert outcome.finished.keys() == set(fake.made)
-    for run in grid.runs:
-        assert all(fake.made.index(name) < fake.made.index(run.name) for name in run.after)
-        assert tuple(fake.before[run.name]) == run.after
     assert fake.most_at_once <= 2
-    assert (outcome.failures, outcome.held_up) == ({}, [])
+    assert outcome.failures == {}
 
 
 def test_what_is_finished_is_not_made_again(grid, make):
@@ -71,30 +67,20 @@ def test_a_run_whose_plan_has_changed_is_made_again_and_named(grid, make, capsys
     make()
     changed = replace(grid.runs[0], ratio=0.25)
     fake, _ = make(RunGrid("small", "ours", "theirs", (changed, *grid.runs[1:])))
-    waiting = [run.name for run in grid.runs if changed.name in run.after]
-    assert fake.made == [changed.name, *waiting]
+    assert fake.made == [changed.name]
     assert f"has changed, their results do not count: ['{changed.name}'" in capsys.readouterr().out
 
 
-def test_a_failing_run_stops_only_those_that_wait_for_it(grid, make, tmp_path):
+def test_a_failing_run_stops_no_other(grid, make, tmp_path):
     bad = grid.runs[0].name
     _, outcome = make(failing=[bad])
-    waiting = [run for run in grid.runs if bad in run.after]
     assert outcome.failures == {bad: f"RuntimeError: no luck with {bad}"}
-    assert outcome.held_up == waiting
-    assert len(outcome.finished) == len(grid.runs) - 1 - len(waiting)
+    assert len(outcome.finished) == len(grid.runs) - 1
     note = tmp_path / "runs" / f"{bad}.error.txt"
     assert "Traceback" in note.read_text()
     assert "second line" in note.read_text()
-    assert make()[0].made == [bad, *(run.name for run in waiting)]
+    assert make()[0].made == [bad]
     assert not note.exists()
-
-
-def test_a_run_that_is_not_chosen_holds_up_its_followers(grid, make):
-    followers = [run for run in grid.runs if run.after]
-    fake, outcome = make(wanted=followers)
-    assert fake.made == []
-    assert outcome.held_up == followers
 
 
 def test_a_run_without_a_record_has_failed(grid, make):
@@ -128,4 +114,4 @@ def test_a_worker_that_dies_takes_the_running_runs_but_not_the_grid(grid, make):
     assert list(outcome.failures) == lost
     assert not set(lost) & set(fake.made)
     assert outcome.failures[lost[0]] == "BrokenExecutor: a worker was killed"
-    assert len(outcome.finished) + len(outcome.held_up) == len(grid.runs) - 2
+    assert len(outcome.finished) == len(grid.runs) - 2

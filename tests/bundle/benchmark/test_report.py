@@ -29,8 +29,8 @@ def test_a_whole_grid_has_every_table_and_picture(grid, record, report, tmp_path
     for run in grid.runs:
         record(grid, run, 0.6 + 0.1 * (run.label == "ours"))
     text = report()
-    assert "**17 of 17 runs**." in text
-    assert "| theirs, equal steps | +10.00 [+10.00, +10.00] | +10.00 [+10.00, +10.00] |" in text
+    assert "**13 of 13 runs**." in text
+    assert "| theirs | +10.00 [+10.00, +10.00] | +10.00 [+10.00, +10.00] |" in text
     for part in ("An abacus", "torch 9.9", "2031-02-03", "Seeds: 0, 1.", "A note.", "0.0 hours"):
         assert part in text
     assert "Everything at a glance" not in text
@@ -43,6 +43,7 @@ def test_a_whole_grid_has_every_table_and_picture(grid, record, report, tmp_path
     tables = {path.stem for path in (tmp_path / "small" / "tables").iterdir()}
     assert tables == {
         *("runs", "methods", "differences", "gains", "gaps", "ablation", "subsets", "costs"),
+        *("scans", "scan_differences"),
     }
     assert text.endswith("|\n")
 
@@ -54,8 +55,8 @@ def test_a_grid_with_a_centre_starts_with_everything_at_a_glance(grid, record, t
     text = squeezed(write_report(read_results(central, tmp_path), tmp_path))
     spread = "\N{PLUS-MINUS SIGN} 0.0"
     unknown = " | \N{EN DASH}" * 4
-    assert f"| ours | 70.0 {spread} | 70.0 | 70.0 | 70.0 (t1) | 70.0 {spread}{unknown} |" in text
-    assert f"| theirs | 60.0 {spread} | 60.0 | 60.0 | 60.0 (t1) | 60.0 {spread}{unknown} |" in text
+    assert f"| ours | 70.0 {spread} | 70.0 | 70.0 | 70.0 (t1) | 30 | 45{unknown} |" in text
+    assert f"| theirs | 60.0 {spread} | 60.0 | 60.0 | 60.0 (t1) | 30 | 45{unknown} |" in text
     assert "**The costs have not been measured in this folder yet.**" in text
     assert (tmp_path / "small" / "overview.png").is_file()
     assert (tmp_path / "small" / "tables" / "overview.csv").is_file()
@@ -64,21 +65,21 @@ def test_a_grid_with_a_centre_starts_with_everything_at_a_glance(grid, record, t
 def test_half_a_grid_says_how_much_is_there_and_shows_dashes(grid, record, report):
     record(grid, grid.runs[0])
     text = report()
-    assert "**1 of 17 runs**." in text
+    assert "**1 of 13 runs**." in text
     assert "| theirs | \N{EN DASH} | \N{EN DASH} |" in text
     assert "| less | \N{EN DASH} | \N{EN DASH} | \N{EN DASH} |" in text
 
 
 def test_no_run_at_all_makes_a_report_too(report):
     text = report()
-    assert "**0 of 17 runs**" in text
+    assert "**0 of 13 runs**" in text
     assert "No run has finished yet." in text
 
 
 def test_runs_that_were_not_possible_are_counted_and_named(grid, record, report):
     record(grid, grid.runs[1], not_possible="no case of 3 has t1")
     text = report()
-    assert "**1 of 17 runs**, 1 of them not possible for want of complete cases." in text
+    assert "**1 of 13 runs**, 1 of them not possible for want of complete cases." in text
     assert "| theirs | no complete case | \N{EN DASH} |" in text
 
 

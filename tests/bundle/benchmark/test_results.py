@@ -49,13 +49,13 @@ def test_means_go_over_regions_then_subsets(result_of, plan_run):
     assert result.dice == pytest.approx(0.6)
 
 
-def test_costs_add_up_over_stages_but_the_pace_is_the_last_stages(result_of, plan_run):
+def test_costs_add_up_over_stages(result_of, plan_run):
     stages = [
-        {"epochs": 2, "steps": 20, "cpu_seconds": 3.0},
-        {"epochs": 4, "steps": 40, "cpu_seconds": 10.0},
+        {"epochs": 2, "steps": 20, "plain_steps": 14.5, "cpu_seconds": 3.0},
+        {"epochs": 4, "steps": 40, "plain_steps": 50.0, "cpu_seconds": 10.0},
     ]
     result = result_of(plan_run("main", "ours"), stages=stages)
-    assert (result.steps, result.cpu_seconds, result.epoch_cpu_seconds) == (60, 13.0, 2.5)
+    assert (result.steps, result.plain_steps, result.cpu_seconds) == (60, 64.5, 13.0)
 
 
 def test_a_record_counts_only_for_the_plan_that_it_was_made_by(grid, record, tmp_path):

@@ -9,32 +9,17 @@ import pytest
 
 from bundle.benchmark import runs
 from bundle.benchmark.data import prepare_data
-from bundle.benchmark.plan import SameTime, Training
+from bundle.benchmark.plan import Training
 from bundle.benchmark.results import record_path
 from bundle.benchmark.runs import _on, epochs_of, execute, output_into
 
 
-@pytest.mark.parametrize(("budget", "epochs"), [(20.0, 10), (21.1, 11), (0.3, 1)])
-def test_an_equal_time_stage_gets_the_epochs_that_fit(plan_run, result_of, budget, epochs):
-    run = plan_run("wall_clock", "theirs", same_time=SameTime("slow", "fast"))
-    costs = {"slow": (5, budget), "fast": (3, 6.0)}
-    before = {
-        name: result_of(run, stages=[{"epochs": count, "steps": 1, "cpu_seconds": seconds}])
-        for name, (count, seconds) in costs.items()
-    }
-    assert epochs_of(run, Training((), None), before) == epochs
-    assert epochs_of(run, Training((), 7), before) == 7
-
-
-def test_times_of_two_devices_are_not_compared(plan_run, result_of):
-    run = plan_run("wall_clock", "theirs", same_time=SameTime("slow", "fast"))
-    stages = [{"epochs": 5, "steps": 1, "cpu_seconds": 6.0}]
-    before = {
-        "slow": result_of(run, stages=stages, device="NVIDIA H200"),
-        "fast": result_of(run, stages=stages),
-    }
-    with pytest.raises(ValueError, match=r"of one device.*got NVIDIA H200 and cpu"):
-        epochs_of(run, Training((), None), before)
+@pytest.mark.parametrize(
+    ("budget", "step", "epochs"), [(100, 1.0, 10), (100, 2.0, 5), (104, 1.0, 10), (1, 3.0, 1)]
+)
+def test_a_budget_pays_for_epochs_by_the_work_of_a_step(budget, step, epochs):
+    assert epochs_of(Training((), None, budget=budget), step, epoch_steps=10) == epochs
+    assert epochs_of(Training((), 7), step, epoch_steps=10) == 7
 
 
 def test_seeds_share_the_phantom_but_not_what_is_missing(plan_run, tmp_path):
@@ -50,7 +35,7 @@ def test_seeds_share_the_phantom_but_not_what_is_missing(plan_run, tmp_path):
 def test_a_run_without_a_case_to_train_on_is_recorded_as_not_possible(plan_run, tmp_path):
     run = plan_run("main", "full_only", 1.0, needs=("t1", "flair"))
     datalist = prepare_data(run, tmp_path)
-    execute(run, {}, {run.name: "abc"}, {run.name: datalist}, str(tmp_path))
+    execute(run, {run.name: "abc"}, {run.name: datalist}, str(tmp_path))
     record = json.loads(record_path(tmp_path, run.name).read_text())
     assert record["not_possible"] == "no case of 3 has t1+flair"
     assert record["digest"] == "abc"
@@ -70,7 +55,7 @@ def test_a_device_is_a_setting_of_every_stage_and_comes_last(plan_run):
 def test_a_run_that_fails_leaves_no_record_and_gives_the_output_back(plan_run, tmp_path, capfd):
     run = replace(plan_run("main", "ours"), name="broken")
     with pytest.raises(FileNotFoundError):
-        execute(run, {}, {run.name: ""}, {run.name: str(tmp_path / "no.json")}, str(tmp_path))
+        execute(run, {run.name: ""}, {run.name: str(tmp_path / "no.json")}, str(tmp_path))
     assert not record_path(tmp_path, run.name).exists()
     os.write(1, b"heard")
     assert capfd.readouterr().out == "heard"
@@ -85,7 +70,7 @@ def test_an_error_is_told_as_what_went_wrong_at_first(plan_run, tmp_path, monkey
 
     monkeypatch.setattr(runs, "_make", fail)
     with pytest.raises(ValueError, match="the cause"):
-        execute(plan_run("main", "ours"), {}, {}, {"main-ours-0-0": ""}, str(tmp_path))
+        execute(plan_run("main", "ours"), *[{"main-ours-0-0": ""}] * 2, str(tmp_path))
 
 
 def test_output_from_below_python_goes_into_the_log(tmp_path, capfd):

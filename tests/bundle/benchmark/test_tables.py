@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from bundle.benchmark.plan import Change
+from bundle.benchmark.plan import Change, RunGrid
 from bundle.benchmark.results import read_results
 from bundle.benchmark.tables import all_tables, write_csv
 
@@ -16,7 +16,6 @@ CASE = {"a": 0.0, "b": 0.04, "c": -0.04, "d": 0.0}
 
 def dice_of(run):
     level = DICE[run.label] - 0.2 * run.ratio + 0.02 * run.seed
-    level += 0.05 if run.group == "wall_clock" else 0.0
 
     def dice(subset, region, case):
         return level + CASE[case] - (0.03 if (subset, run.group) == ("t1", "main") else 0.0)
@@ -43,61 +42,40 @@ def pick(rows, **values):
 
 
 def test_methods_have_mean_spread_and_worst_subset(tables):
-    row = pick(tables()["methods"], method="ours", ratio=0.5, comparison="equal steps")
+    row = pick(tables()["methods"], method="ours", ratio=0.5, comparison="equal work")
     assert row["dice"] == pytest.approx(0.7 - 0.1 + 0.01 - 0.01)
     assert row["spread"] == pytest.approx(0.02 / 2**0.5)
     assert (row["seeds"], row["worst_subset"]) == (2, "t1")
     assert row["worst_dice"] == pytest.approx(0.7 - 0.1 + 0.01 - 0.03)
 
 
-def test_differences_are_exact_for_equal_steps_and_equal_time(tables):
+def test_differences_are_exact(tables):
     rows = tables()["differences"]
     assert {row["other"] for row in rows} == {"theirs"}
     for ratio in (0.0, 0.5):
-        row = pick(rows, ratio=ratio, comparison="equal steps")
+        row = pick(rows, ratio=ratio, comparison="equal work")
         assert [row[k] for k in ("difference", "low", "high")] == pytest.approx([0.1] * 3)
         assert (row["seeds"], row["cases"]) == (2, 4)
-        row = pick(rows, ratio=ratio, comparison="equal CPU time")
-        # One of three subsets costs ours 0.03.
-        assert row["difference"] == pytest.approx(0.05 - 0.01)
 
 
 def test_the_gap_to_the_specialists_is_closed_by_its_share(tables):
-    row = pick(tables()["gaps"], ratio=0.0, comparison="equal steps")
+    row = pick(tables()["gaps"], ratio=0.0, comparison="equal work")
     assert row["specialists"] == pytest.approx(0.8)
     assert row["baseline"] == pytest.approx(0.6)
     assert row["closed"] == pytest.approx(0.5)
 
 
 def test_a_gap_is_measured_on_the_seeds_that_both_have(tables):
-    row = pick(tables("main-ours-0-1")["gaps"], ratio=0.0, comparison="equal steps")
+    row = pick(tables("main-ours-0-1")["gaps"], ratio=0.0, comparison="equal work")
     assert (row["method"], row["seeds"]) == ("ours", 1)
     assert (row["dice"], row["baseline"]) == pytest.approx((0.69, 0.59))
 
 
-def test_gains_are_what_a_method_has_over_the_baseline_in_the_same_comparison(tables):
+def test_gains_are_what_a_method_has_over_the_baseline(tables):
     rows = tables()["gains"]
     assert {row["method"] for row in rows} == {"ours"}
     for ratio in (0.0, 0.5):
-        assert pick(rows, ratio=ratio, comparison="equal steps")["difference"] == pytest.approx(0.1)
-        # The reference's only training is what sets the time.
-        row = pick(rows, ratio=ratio, comparison="equal CPU time")
-        assert row["difference"] == pytest.approx(0.05 - 0.01)
-
-
-def test_every_method_with_its_time_is_compared_with_the_baseline_of_that_time(
-    grid, plan_run, record, tmp_path
-):
-    third = [plan_run("main", "third", 0.5), plan_run("wall_clock", "third", 0.5)]
-    grid = replace(grid, runs=(*grid.runs, *third))
-    for run in grid.runs:
-        level = {"main-third-0.5-0": 0.5, "wall_clock-third-0.5-0": 0.9}.get(run.name, 0.7)
-        record(grid, run, level)
-    rows = all_tables(read_results(grid, tmp_path))["gains"]
-    row = pick(rows, method="third", comparison="equal steps")
-    assert (row["difference"], row["seeds"], row["ratio"]) == (pytest.approx(-0.2), 1, 0.5)
-    row = pick(rows, method="third", comparison="equal CPU time")
-    assert row["difference"] == pytest.approx(0.2)
+        assert pick(rows, ratio=ratio, comparison="equal work")["difference"] == pytest.approx(0.1)
 
 
 def test_rates_by_modality_are_a_ratio_of_their_own(grid, plan_run, record, tmp_path):
@@ -108,7 +86,7 @@ def test_rates_by_modality_are_a_ratio_of_their_own(grid, plan_run, record, tmp_
     found = all_tables(read_results(grid, tmp_path))
     assert list(dict.fromkeys(row["ratio"] for row in found["methods"])) == [0.0, 0.5, "0.2/0.8"]
     assert pick(found["methods"], method="ours", ratio="0.2/0.8")["dice"] == pytest.approx(0.3)
-    row = pick(found["methods"], method="ours", ratio=0.5, comparison="equal steps")
+    row = pick(found["methods"], method="ours", ratio=0.5, comparison="equal work")
     assert (row["dice"], row["seeds"]) == (pytest.approx(0.7), 2)
     assert pick(found["runs"], run="uneven")["ratio"] == "0.2/0.8"
 
@@ -128,25 +106,14 @@ def test_an_ablation_may_be_of_another_method_than_the_reference(grid, plan_run,
 
 
 def test_compared_methods_that_differ_in_one_thing_are_ablations_too(grid, record, tmp_path):
-    twice = tuple(
-        replace(run, name=f"{run.name}-ours", group="wall_clock", same_time=None)
-        for run in grid.runs
-        if (run.group, run.label, run.ratio) == ("main", "ours", 0.5)
-    )
     changes = (Change("theirs", "ours", "ours, poorer"),)
-    grid = replace(grid, runs=(*grid.runs, *twice), centre=0.5, changes=changes)
+    grid = replace(grid, centre=0.5, changes=changes)
     for run in grid.runs:
-        record(grid, run, 0.1 * (run.label == "ours") + 0.4 * (run.group == "main"))
+        record(grid, run, 0.1 * (run.label == "ours") + 0.4)
     rows = all_tables(read_results(grid, tmp_path))["ablation"]
-    assert [row["change"] for row in rows] == [
-        "ours, poorer",
-        "ours, poorer, equal CPU time",
-        "less",
-    ]
-    assert [row["dice"] for row in rows[:2]] == pytest.approx([0.4, 0.0])
-    assert [row["difference"] for row in rows[:2]] == pytest.approx([-0.1, -0.1])
-    for row in rows[:2]:
-        assert (row["whole"], row["ratio"], row["seeds"]) == ("ours", 0.5, 2)
+    assert [row["change"] for row in rows] == ["ours, poorer", "less"]
+    assert (rows[0]["dice"], rows[0]["difference"]) == pytest.approx((0.4, -0.1))
+    assert [rows[0][name] for name in ("whole", "ratio", "seeds")] == ["ours", 0.5, 2]
 
 
 def test_regions_have_columns_of_their_own(grid, record, tmp_path):
@@ -158,23 +125,17 @@ def test_regions_have_columns_of_their_own(grid, record, tmp_path):
         assert [row[k] for k in ("TC", "WT", "dice")] == pytest.approx([0.2, 0.6, 0.4])
 
 
-def test_the_overview_joins_dice_of_both_comparisons_with_the_costs(grid, record, tmp_path):
-    grid = replace(
-        grid,
-        centre=0.5,
-        runs=tuple(
-            replace(run, label={"ours": "universal", "theirs": "modality_dropout"}[run.label])
-            for run in grid.runs
-            if run.group in ("main", "wall_clock")
-        )
-        + tuple(run for run in grid.runs if run.group == "specialist"),
-    )
-    grid = replace(grid, reference="universal", baseline="modality_dropout")
-    longer = {"steps": 60, "epochs": 6, "training_cases": 3, "cpu_seconds": 12.0}
+def test_the_overview_joins_dice_with_the_work_and_the_costs(grid, record, tmp_path):
+    names = {"ours": "universal", "theirs": "modality_dropout"}
+    runs = tuple(replace(run, label=names.get(run.label, run.label)) for run in grid.runs)
+    grid = RunGrid("small", "universal", "modality_dropout", runs, centre=0.5)
+    two = [
+        {"steps": 20, "plain_steps": 14.0, "training_cases": 3, "cpu_seconds": 2.0},
+        {"steps": 40, "plain_steps": 86.0, "training_cases": 3, "cpu_seconds": 9.0},
+    ]
     for run in grid.runs:
-        dice = {"universal": 0.7}.get(run.label, 0.6 + 0.05 * (run.group != "main"))
-        others = {"stages": [longer]} if run.group == "wall_clock" else {}
-        record(grid, run, dice, **others)
+        others = {"stages": two} if run.label == "universal" else {}
+        record(grid, run, {"universal": 0.7}.get(run.label, 0.6), **others)
     costs = {
         "seconds": {"plain step": 2.0, "stage 2 step": 5.0},
         "parameters": {"plain": 100, "personalised": 110},
@@ -185,13 +146,52 @@ def test_the_overview_joins_dice_of_both_comparisons_with_the_costs(grid, record
         "modality_dropout",
         "specialists",
     ]
-    assert (first["dice"], first["dice_equal_time"]) == pytest.approx((0.7, 0.7))
-    assert (second["dice"], second["dice_equal_time"]) == pytest.approx((0.6, 0.65))
-    assert (third["dice"], third["dice_equal_time"]) == (pytest.approx(0.65), None)
+    assert [row["dice"] for row in (first, second, third)] == pytest.approx([0.7, 0.6, 0.6])
     assert [row["seeds"] for row in (first, second, third)] == [2, 2, 1]
+    assert [(row["steps"], row["work"]) for row in (first, second)] == [(60, 100), (30, 45)]
     assert (first["step"], second["step"], first["parameters"]) == (2.5, 1.0, 1.1)
     assert (third["step"], third["parameters"], first["inference"]) == (1.0, 15.0, None)
-    assert [row["time"] for row in (first, second, third)] == [1.0, 0.5, None]
+
+
+def by_count(subset, region, case):
+    """Dice that two scans raise by 0.2."""
+    return 0.5 + CASE[case] + 0.2 * ("+" in subset)
+
+
+def test_dice_is_told_by_how_many_scans_are_given(grid, record, tmp_path):
+    for run in grid.runs:
+        record(grid, run, by_count)
+    rows = all_tables(read_results(grid, tmp_path))["scans"]
+    row = pick(rows, method="ours", ratio=0.5)
+    # Two subsets of one scan, one of two.
+    assert (row["given 1"], row["given 2"]) == pytest.approx((0.5, 0.7))
+    assert (row["mean"], row["seeds"]) == (pytest.approx(1.7 / 3), 2)
+    assert pick(rows, method="less", ratio=0.5)["given 1"] == pytest.approx(0.5)
+
+
+def test_differences_to_the_baseline_are_told_by_how_many_scans_are_given(grid, record, tmp_path):
+    for run in grid.runs:
+        record(grid, run, by_count if run.label == "ours" else 0.5)
+    rows = all_tables(read_results(grid, tmp_path))["scan_differences"]
+    found = {
+        row["given"]: row["difference"]
+        for row in rows
+        if row["method"] == "ours" and row["ratio"] == 0.5
+    }
+    assert found == pytest.approx({1: 0.0, 2: 0.2, "any": 0.2 / 3})
+    assert {row["method"] for row in rows} == {"ours", "less"}
+
+
+def test_a_curve_tells_what_each_doubling_brought(grid, plan_run, record, tmp_path):
+    runs = tuple(plan_run("main", str(n), 0.5, seed) for seed in (0, 1) for n in (5, 10, 20))
+    grid = RunGrid("lengths", "5", "5", runs)
+    for run in runs[:5]:
+        record(grid, run, {"5": 0.4, "10": 0.5, "20": 0.52}[run.label])
+    rows = all_tables(read_results(grid, tmp_path))["curve"]
+    assert [row["steps"] for row in rows] == [5, 10, 20]
+    assert [row["seeds"] for row in rows] == [2, 2, 1]
+    assert rows[0]["difference"] is None
+    assert [row["difference"] for row in rows[1:]] == pytest.approx([0.1, 0.02])
 
 
 def test_an_ablation_is_what_it_changes(tables):
@@ -227,8 +227,8 @@ def test_what_is_missing_is_none_and_costs_no_other_number(tables):
     found = tables("main-ours-0.5-0", "main-ours-0.5-1", "specialist-t1-0-0", "ablation-less-0.5-0")
     row = pick(found["methods"], method="ours", ratio=0.5)
     assert (row["dice"], row["worst_subset"], row["seeds"]) == (None, None, 0)
-    assert pick(found["differences"], ratio=0.5, comparison="equal steps")["difference"] is None
-    assert pick(found["differences"], ratio=0.0, comparison="equal steps")["difference"] is not None
+    assert pick(found["differences"], ratio=0.5, comparison="equal work")["difference"] is None
+    assert pick(found["differences"], ratio=0.0, comparison="equal work")["difference"] is not None
     assert {row["closed"] for row in found["gaps"]} == {None}
     assert found["ablation"][0]["difference"] is None
     assert found["ablation"][0]["dice"] == pytest.approx(0.65 - 0.1 + 0.02)

@@ -58,7 +58,7 @@ def show(monkeypatch: pytest.MonkeyPatch):
     """Give show(keep): from now on these scans are drawn."""
 
     def fix(keep: Tensor) -> None:
-        monkeypatch.setattr(bundle.methods.lckd.method, "draw_subset", lambda present: keep)
+        monkeypatch.setattr(bundle.methods.drawing, "draw_subset", lambda present, generator: keep)
 
     return fix
 
