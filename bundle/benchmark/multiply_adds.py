@@ -29,8 +29,12 @@ _BATCHES = 24
 _PLAIN = "method_modality_dropout.yaml"
 # Overlays that make something else than the plain U-Net.
 _OTHERS = ("method_", "pretrain")
-# Ids that only one method knows, or that say nothing of the size of a step.
-_SIZE = ("filters", "blocks_down", "deep_supervision", "roi_size", "batch_size", "spacing", "seed")
+# Ids that say how large a step is, and of what; others are of one method alone.
+_SIZE = (
+    *("filters", "blocks_down", "deep_supervision", "roi_size", "batch_size", "epoch_samples"),
+    *("spacing", "seed", "datalist_file", "dataset_dir", "output_dir", "ckpt_dir"),
+    *("device", "max_epochs"),
+)
 
 
 @dataclass(frozen=True)
@@ -75,12 +79,9 @@ def _counted(configs: tuple[str, ...], settings: str) -> Work:
     step = _mean_step(configs, given)
     plain = [name for name in configs if not name.startswith(_OTHERS)]
     plain.insert(1, _PLAIN)
-    size = {id_: value for id_, value in given.items() if not _is_of_a_method(id_)}
-    return Work(step, step if list(configs) == plain else _mean_step(plain, size, batches=1))
-
-
-def _is_of_a_method(id_: str) -> bool:
-    return id_ not in (*_SIZE, "datalist_file", "dataset_dir", "output_dir", "ckpt_dir", "device")
+    size = {id_: value for id_, value in given.items() if id_ in _SIZE}
+    is_plain = list(configs) == plain and size == given
+    return Work(step, step if is_plain else _mean_step(plain, size, batches=1))
 
 
 def _mean_step(

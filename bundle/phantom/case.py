@@ -10,6 +10,8 @@ from bundle.modalities import BRATS_MODALITIES
 from bundle.phantom.anatomy import WITHOUT_RIM_SHARE, grow_anatomy
 from bundle.phantom.contrast import acquire, develop, draw_tissues
 
+WITHOUT_RIM_SHARE_OF_HEADS = 0.1
+
 
 def make_case(
     seed: int,
@@ -59,9 +61,13 @@ def check_size_and_difficulty(size: int, difficulty: float) -> None:
         )
 
 
-def has_rim(seed: int) -> bool:
-    """Say whether the case of this seed has an enhancing rim; about one in four has none."""
-    return bool(np.random.default_rng([seed, 3]).random() >= WITHOUT_RIM_SHARE)
+def has_rim(seed: int, anatomy: str = "simple") -> bool:
+    """Say whether the case of this seed has an enhancing rim.
+
+    About one ellipsoid in four has none, and one head in ten, which is more than in BraTS.
+    """
+    without = WITHOUT_RIM_SHARE if anatomy == "simple" else WITHOUT_RIM_SHARE_OF_HEADS
+    return bool(np.random.default_rng([seed, 3]).random() >= without)
 
 
 def thicken(volume: np.ndarray, slab: Sequence[int]) -> np.ndarray:

@@ -106,7 +106,7 @@ def find_case(parameters: Mapping[str, Any], number: int) -> Case:
     naming = NAMINGS[parameters["naming"]]
     seed = int(np.random.SeedSequence([parameters["seed"], number]).generate_state(1)[0])
     name = naming.case.format(number=number + naming.first)
-    grade = ("HGG/" if has_rim(seed) else "LGG/") if naming.by_grade else ""
+    grade = ("HGG/" if has_rim(seed, parameters["anatomy"]) else "LGG/") if naming.by_grade else ""
     stem = f"{grade}{name}/{name}{naming.joint}"
     words = {m: naming.modality_names.get(m, m) for m in parameters["modalities"]}
     image = {modality: f"{stem}{word}{naming.ending}" for modality, word in words.items()}

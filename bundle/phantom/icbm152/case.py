@@ -55,7 +55,7 @@ def make_case(
     rng = np.random.default_rng([seed, 10])
     person = draw_person(rng)
     grown = grow_person(rng, person, shape, working_mm)
-    grown, labels = grow_tumour(np.random.default_rng([seed, 11]), grown, has_rim(seed))
+    grown, labels = grow_tumour(np.random.default_rng([seed, 11]), grown, has_rim(seed, "icbm152"))
     if head:
         grown = add_skull(np.random.default_rng([seed, 12]), grown)
     tissues = draw_relaxation(np.random.default_rng([seed, 13]))

@@ -120,14 +120,14 @@ def rim_of(rng: Generator, plan: CorePlan, inside: np.ndarray, spacing_mm: float
     uneven = smooth_field(rng, inside.shape, 5, spacing_mm)
     ragged = smooth_field(rng, inside.shape, 2, spacing_mm)
     # How deep a voxel lies in units of the rim's own thickness there.
-    relative = (depth - 0.3) * np.exp(-0.65 * uneven - 0.2 * ragged)
+    relative = (depth - 0.3) * np.exp(-0.45 * uneven - 0.2 * ragged)
     nodules = smooth_field(rng, inside.shape, 3.2, spacing_mm)
-    relative = relative - 7 * np.clip(nodules - 1.1, 0, None)
+    relative = relative - 7 * np.clip(nodules - 1.5, 0, None)
     septa = smooth_field(rng, inside.shape, 4, spacing_mm)
     relative = relative * np.where(np.abs(septa) < 0.12, 0.55, 1)
     ordered = np.sort(relative[inside])
     edge = ordered[min(int(plan.rim_share * len(ordered)), len(ordered) - 1)]
-    gaps = _soft(1.75 - smooth_field(rng, inside.shape, 4.5, spacing_mm), 0.15)
+    gaps = _soft(2.1 - smooth_field(rng, inside.shape, 4.5, spacing_mm), 0.15)
     return (_soft(edge - relative, 0.5) * gaps * inside).astype(np.float32)
 
 

@@ -16,14 +16,14 @@ from bundle.phantom.icbm152.head import Tissue
 # 1.5 to 3 tesla. T2 of fluid is what flow and partial volume leave of 2 s.
 RELAXATION: Mapping[Tissue, tuple[float, float, float, float]] = {
     Tissue.FLUID: (1.00, 4000, 900, 4000),
-    Tissue.GREY: (0.84, 1250, 95, 1200),
-    Tissue.WHITE: (0.71, 780, 74, 770),
+    Tissue.GREY: (0.82, 1250, 87, 1200),
+    Tissue.WHITE: (0.71, 780, 76, 770),
     Tissue.VESSEL: (0.65, 1500, 50, 330),
     Tissue.DURA: (0.62, 1000, 55, 340),
     Tissue.SPOT: (0.80, 1150, 125, 1130),
-    Tissue.OEDEMA: (0.84, 1450, 150, 1420),
-    Tissue.RIM: (0.83, 1400, 112, 430),
-    Tissue.NECROSIS: (0.93, 2300, 260, 2000),
+    Tissue.OEDEMA: (0.84, 1450, 160, 1420),
+    Tissue.RIM: (0.83, 1400, 122, 430),
+    Tissue.NECROSIS: (0.93, 1900, 250, 1800),
     Tissue.SOLID: (0.87, 1600, 160, 1450),
     Tissue.BLOOD: (0.80, 650, 70, 620),
     Tissue.CALCIUM: (0.35, 900, 45, 900),
@@ -32,7 +32,7 @@ RELAXATION: Mapping[Tissue, tuple[float, float, float, float]] = {
     Tissue.EYE: (1.00, 3600, 800, 3600),
 }
 # How much they differ between persons: the logarithm's standard deviation.
-_OF_HEALTHY, _OF_TUMOUR = 0.03, 0.09
+_OF_HEALTHY, _OF_TUMOUR = 0.03, 0.07
 _TUMOUR = (Tissue.OEDEMA, Tissue.RIM, Tissue.NECROSIS, Tissue.SOLID, Tissue.BLOOD)
 # Nobody's contrast agent makes a rim darker.
 _AGENT_COLUMN = 3
