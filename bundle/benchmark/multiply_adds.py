@@ -20,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from bundle.benchmark.configs import read_configs
 from bundle.methods.base import Method
 from bundle.methods.lckd.method import LCKD
+from bundle.training.census import TrainingCensus
 
 # Of a training that is only counted: so many that shares of it are whole numbers.
 _EPOCHS = 100
@@ -93,6 +94,8 @@ def _mean_step(
     method = parser.get_parsed_content("method").train()
     loader = parser.get_parsed_content("train#dataloader")
     amp = bool(parser.get_parsed_content("amp"))
+    modalities = parser.get_parsed_content("modalities")
+    TrainingCensus(method, modalities).take(loader.dataset)
     return sum(
         share * _mean_of(method, itertools.islice(_endless(loader), batches), amp)
         for share in phases(method)

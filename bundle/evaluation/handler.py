@@ -25,13 +25,17 @@ from bundle.evaluation.contact_sheet import (
 from bundle.evaluation.heatmap import draw_heatmap
 from bundle.evaluation.metrics import Score, SubsetScores, field_of, gather_lists, items_of
 from bundle.evaluation.summary import summarise
-from bundle.evaluation.tables import markdown_table, write_csv, write_json
+from bundle.evaluation.tables import markdown_table, rules_line, write_csv, write_json
+from bundle.evaluation.worst import WorstRow, worst_rows, worst_table
 from bundle.modalities import check_modalities, names_of, plain, subset_name
 from bundle.regions import Regions, check_regions, regions_to_labels
 
 logger = logging.getLogger(__name__)
 
-REPORT_FILES = ("scores.csv", "summary.json", "table.md", "heatmap.png", "contact_sheet.png")
+REPORT_FILES = (
+    *("scores.csv", "summary.json", "table.md", "worst.csv"),
+    *("heatmap.png", "contact_sheet.png"),
+)
 
 
 def heatmap(summary: Mapping[str, Any], path: str | Path) -> None:
@@ -58,8 +62,8 @@ def _write_png(figure: Figure, path: str | Path) -> None:
 class ReportHandler:
     """Writes the report when an evaluation has ended.
 
-    Into `output_dir`: scores.csv, summary.json, table.md, heatmap.png and contact_sheet.png; the
-    table is printed too. In a distributed evaluation rank 0 writes.
+    Into `output_dir`: scores.csv, summary.json, table.md, worst.csv, heatmap.png and
+    contact_sheet.png; the table is printed too. In a distributed evaluation rank 0 writes.
 
     For the contact sheet every item needs, beside what `SubsetScores` reads, `background`:
     (M, D, H, W), the case's scans on the label's voxel grid, un-normalised, 0 throughout where a
@@ -139,7 +143,12 @@ class ReportHandler:
             return
         rows, out = self.scores.rows, self.output_dir
         summary = summarise(rows, self.modalities, list(self.regions))
-        table = markdown_table(summary)
+        summary["hd95_empty"] = self.scores.hd95_empty
+        summary["nsd_tolerance_mm"] = self.scores.nsd_tolerance
+        rules = rules_line(self.scores.hd95_empty, self.scores.nsd_tolerance)
+        worst = worst_rows(rows)
+        table = "\n".join([markdown_table(summary), rules, worst_table(worst)])
+        write_csv(worst, out / "worst.csv", WorstRow)
         write_csv(rows, out / "scores.csv")
         write_json(summary, out / "summary.json")
         write_text_atomically(out / "table.md", table)

@@ -1,8 +1,8 @@
 """Scores of one volume, and the ignite metric that collects them for every modality subset.
 
 Empty masks follow the BraTS convention (design.md section 7): prediction and reference both empty
-give Dice 1 and HD95 0 mm, exactly one empty gives Dice 0 and HD95 373.13 mm. No score is ever NaN,
-except an HD95 that was not asked for.
+give Dice 1, NSD 1 and HD95 0 mm; exactly one empty gives Dice 0, NSD 0 and HD95 by a named rule,
+373.13 mm by default. No score is ever NaN, except one that was not asked for.
 """
 
 from __future__ import annotations
@@ -10,20 +10,28 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
 from ignite.engine import Engine
 from ignite.exceptions import NotComputableError
 from ignite.metrics import Metric
-from monai.metrics import compute_dice, compute_hausdorff_distance
+from monai.metrics import compute_dice, compute_hausdorff_distance, compute_surface_dice
 from torch import Tensor
 
 from bundle.modalities import check_modalities, names_of, plain, subset_name
 
 # The diagonal of a BraTS volume (240 x 240 x 155 voxels of 1 mm), the challenge's worst distance.
 HD95_ONE_EMPTY_MM = 373.13
+# What HD95 is where exactly one mask is empty, in mm: BraTS to 2022; AdaMM and MST-KDNet; BraTS
+# 2023 to 2025; BraTS 2026 and ReLiSS.
+HD95_EMPTY: Mapping[str, float] = {
+    "373.13": HD95_ONE_EMPTY_MM,
+    "393.13": 393.13,
+    "374": 374.0,
+    "inf": math.inf,
+}
 
 Item = TypeVar("Item")
 
@@ -37,7 +45,11 @@ class Score:
         subset: what the network was given, such as 't1+flair' (`bundle.modalities.subset_name`).
         region: the region's name.
         dice: 0 to 1, 1 = perfect.
-        hd95: 95th percentile of the symmetric surface distance in mm; NaN = not computed.
+        hd95: 95th percentile of the symmetric surface distance in mm; NaN = not computed, infinite
+            = one mask is empty and the rule says so.
+        nsd: normalised surface Dice, 0 to 1: the share of both surfaces within the tolerance of the
+            other one; NaN = not computed.
+        bias_ml: predicted minus true volume in mL; NaN = not computed.
     """
 
     case: str
@@ -45,22 +57,59 @@ class Score:
     region: str
     dice: float
     hd95: float
+    nsd: float = math.nan
+    bias_ml: float = math.nan
+
+
+class RegionScores(NamedTuple):
+    """Scores of the R regions of one volume, each (R,) float64 on the CPU.
+
+    Attributes:
+        dice: 0 to 1.
+        hd95: mm.
+        nsd: 0 to 1.
+        bias_ml: predicted minus true volume, mL.
+    """
+
+    dice: Tensor
+    hd95: Tensor
+    nsd: Tensor
+    bias_ml: Tensor
+
+
+def empty_rule(name: str | float) -> str:
+    """Name a rule of `HD95_EMPTY`, which a command line may have read as a number.
+
+    Raises:
+        ValueError: no such rule.
+    """
+    text = name if isinstance(name, str) else f"{name:g}"
+    if text not in HD95_EMPTY:
+        raise ValueError(f"hd95_empty: expected one of {', '.join(HD95_EMPTY)}, got {name!r}")
+    return text
 
 
 def region_scores(
-    prediction: Tensor, reference: Tensor, spacing_mm: Sequence[float], hd95: bool = True
-) -> tuple[Tensor, Tensor]:
-    """Dice and HD95 of every region of one volume.
+    prediction: Tensor,
+    reference: Tensor,
+    spacing_mm: Sequence[float],
+    hd95: bool = True,
+    hd95_empty: float = HD95_ONE_EMPTY_MM,
+    nsd_tolerance: float | None = None,
+) -> RegionScores:
+    """Score every region of one volume.
 
     Args:
         prediction: (R, D, H, W), non-zero = inside the region.
         reference: (R, D, H, W), non-zero = inside the region.
         spacing_mm: voxel size along D, H and W in mm.
         hd95: False = skip the distances, which cost far more than the overlap.
+        hd95_empty: HD95 in mm where exactly one of the masks is empty.
+        nsd_tolerance: mm; None = no NSD.
 
     Returns:
-        Dice (R,) in 0 to 1 and HD95 (R,) in mm, both float64 on the CPU. HD95 is NaN throughout if
-        `hd95` is False; nothing else is ever NaN.
+        The scores. HD95 is NaN throughout if `hd95` is False, and NSD without a tolerance; nothing
+        else is ever NaN.
 
     Raises:
         ValueError: shapes that differ or are not (R, D, H, W), values that are not finite, or a
@@ -69,9 +118,15 @@ def region_scores(
     predicted, true = _cropped(*_masks(prediction, reference))
     dice = compute_dice(predicted[None], true[None], include_background=True, ignore_empty=False)
     dice = dice[0].double().cpu()
-    if not hd95:
-        return dice, torch.full_like(dice, math.nan)
-    return dice, _hd95(predicted.cpu(), true.cpu(), _spacing(spacing_mm))
+    spacing = _spacing(spacing_mm)
+    predicted, true, unknown = predicted.cpu(), true.cpu(), torch.full_like(dice, math.nan)
+    voxels = (predicted.flatten(1).sum(1) - true.flatten(1).sum(1)).double()
+    return RegionScores(
+        dice,
+        _hd95(predicted, true, spacing, hd95_empty) if hd95 else unknown,
+        unknown if nsd_tolerance is None else _nsd(predicted, true, spacing, nsd_tolerance),
+        voxels * math.prod(spacing) / 1000,
+    )
 
 
 def _masks(prediction: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
@@ -110,10 +165,26 @@ def _spacing(spacing_mm: Sequence[float]) -> list[float]:
     return spacing
 
 
-def _hd95(predicted: Tensor, true: Tensor, spacing_mm: list[float]) -> Tensor:
+def _nsd(predicted: Tensor, true: Tensor, spacing_mm: list[float], tolerance: float) -> Tensor:
+    in_predicted, in_true = predicted.flatten(1).any(1), true.flatten(1).any(1)
+    # As Dice: both empty is right, one empty is wrong.
+    share = (in_predicted == in_true).double()
+    both = in_predicted & in_true
+    if bool(both.any()):
+        share[both] = compute_surface_dice(
+            predicted[both][None],
+            true[both][None],
+            class_thresholds=[tolerance] * int(both.sum()),
+            include_background=True,
+            spacing=spacing_mm,
+        )[0].double()
+    return share
+
+
+def _hd95(predicted: Tensor, true: Tensor, spacing_mm: list[float], one_empty: float) -> Tensor:
     in_predicted, in_true = predicted.flatten(1).any(1), true.flatten(1).any(1)
     distance = torch.zeros(len(true), dtype=torch.float64)
-    distance[in_predicted != in_true] = HD95_ONE_EMPTY_MM
+    distance[in_predicted != in_true] = one_empty
     both = in_predicted & in_true
     if bool(both.any()):
         distance[both] = compute_hausdorff_distance(
@@ -187,7 +258,9 @@ class SubsetScores(Metric):
     Args:
         regions: the names of the R channels, in their order (a region table also does).
         modalities: the vocabulary.
-        hd95: False = Dice only, which is much faster; the rows then hold NaN for HD95.
+        hd95: False = no HD95, which is much faster; the rows then hold NaN for it.
+        hd95_empty: what HD95 is where exactly one mask is empty, one of `HD95_EMPTY`.
+        nsd_tolerance: of NSD, mm; None = no NSD.
         output_transform: applied to the list of items (`items_of`) before they are scored.
     """
 
@@ -196,6 +269,8 @@ class SubsetScores(Metric):
         regions: Sequence[str],
         modalities: Sequence[str],
         hd95: bool = True,
+        hd95_empty: str | float = "373.13",
+        nsd_tolerance: float | None = None,
         output_transform: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] = lambda items: (
             items
         ),
@@ -203,6 +278,10 @@ class SubsetScores(Metric):
         self.regions = tuple(regions)
         self.modalities = check_modalities(modalities)
         self.hd95 = hd95
+        self.hd95_empty = empty_rule(hd95_empty)
+        if nsd_tolerance is not None and not nsd_tolerance > 0:
+            raise ValueError(f"nsd_tolerance: expected mm above 0, got {nsd_tolerance}")
+        self.nsd_tolerance = nsd_tolerance
         super().__init__(output_transform, skip_unrolling=True)
 
     @property
@@ -243,10 +322,18 @@ class SubsetScores(Metric):
                 f"got shape {tuple(label.shape)}"
             )
         subset = self._subset(item)
-        scores = region_scores(prediction, label, spacing_of(label, prediction), self.hd95)
+        scores = region_scores(
+            prediction,
+            label,
+            spacing_of(label, prediction),
+            self.hd95,
+            HD95_EMPTY[self.hd95_empty],
+            self.nsd_tolerance,
+        )
+        of_regions = zip(*(values.tolist() for values in scores), strict=True)
         return [
-            Score(case, subset, region, dice, hd95)
-            for region, dice, hd95 in zip(self.regions, *(s.tolist() for s in scores), strict=True)
+            Score(case, subset, region, *values)
+            for region, values in zip(self.regions, of_regions, strict=True)
         ]
 
     def _subset(self, item: Mapping[str, Any]) -> str:

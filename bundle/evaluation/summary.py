@@ -9,6 +9,8 @@ from typing import Any
 from bundle.evaluation.metrics import Score
 from bundle.modalities import all_subsets, subset_name
 
+# What is averaged: the names of `Score`'s numbers.
+SCORES = ("dice", "hd95", "nsd", "bias_ml")
 _PAPER_REGIONS = ("WT", "TC", "ET")
 
 
@@ -24,10 +26,11 @@ def summarise(
 
     Returns:
         A JSON-able dictionary: `modalities`, `regions`, `cases` (how many), `subsets` (every subset
-        in the papers' order, each with `cases`, `dice` and `hd95` by region), `mean` (`dice` and
-        `hd95` by region, and `dice_all` over the regions too) and `worst_subset` (`name` and its
-        `dice` over the regions). Dice is 0 to 1, HD95 in mm; None = no case could form the subset,
-        or the score was not computed.
+        in the papers' order, each with `cases`, and by region `SCORES` and `lost`), `mean`
+        (`SCORES` by region, and `dice_all` over the regions too) and `worst_subset` (`name` and its
+        `dice` over the regions). Dice and NSD are 0 to 1, HD95 in mm, the bias in mL; None = no
+        case could form the subset, or the score was not computed. `lost` = how many cases have an
+        infinite HD95; it is averaged over the others.
 
     Raises:
         ValueError: no rows, or rows of unknown subsets or regions.
@@ -44,7 +47,7 @@ def summarise(
             region: mean_of_known(entry[score][region] for entry in formed.values())
             for region in ordered
         }
-        for score in ("dice", "hd95")
+        for score in SCORES
     }
     over_regions = {name: mean_of_known(entry["dice"].values()) for name, entry in formed.items()}
     worst = min(over_regions, key=lambda name: over_regions[name])
@@ -72,17 +75,22 @@ def _check_rows(rows: Sequence[Score], subsets: Sequence[str], regions: Sequence
 
 def _average(rows: Sequence[Score], regions: Sequence[str]) -> dict[str, Any]:
     of_region = {region: [row for row in rows if row.region == region] for region in regions}
-    return {
-        "cases": len({row.case for row in rows}),
-        "dice": {
-            region: mean_of_known(row.dice for row in some) for region, some in of_region.items()
-        },
-        "hd95": {
-            region: mean_of_known(row.hd95 for row in some) for region, some in of_region.items()
-        },
+    averages = {
+        score: {
+            region: mean_of_known(getattr(row, score) for row in some)
+            for region, some in of_region.items()
+        }
+        for score in SCORES
     }
+    lost = {region: sum(map(_is_lost, some)) for region, some in of_region.items()}
+    return {"cases": len({row.case for row in rows}), **averages, "lost": lost}
+
+
+def _is_lost(row: Score) -> bool:
+    return math.isinf(row.hd95)
 
 
 def mean_of_known(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None and not math.isnan(value)]
+    """Average the numbers; None = there are none. Infinite ones are counted elsewhere."""
+    known = [value for value in values if value is not None and math.isfinite(value)]
     return math.fsum(known) / len(known) if known else None

@@ -12,7 +12,7 @@ from typing import Any
 
 from bundle.atomic import write_text_atomically
 from bundle.evaluation.metrics import Score
-from bundle.evaluation.summary import mean_of_known
+from bundle.evaluation.summary import SCORES, mean_of_known
 from bundle.modalities import parse_subset, table_rows
 
 _NARROWEST = len("--:")  # what GitHub needs between two bars to see a table
@@ -56,8 +56,9 @@ def markdown_table(summary: Mapping[str, Any]) -> str:
     """Write a summary in the papers' layout, as a GitHub table that is also aligned in a terminal.
 
     One column per subset and one for their mean. On top the modalities, ● = given, ○ = withheld;
-    then Dice in per cent and, where it was computed, HD95 in mm. A dash stands for a subset that
-    no case could form.
+    then Dice in per cent and, where they were computed, HD95 in mm, how many cases have an infinite
+    one, NSD in per cent and the bias of the volume in mL. A dash stands for a subset that no case
+    could form.
     """
     subsets = [parse_subset(name, summary["modalities"]) for name in summary["subsets"]]
     lines = [
@@ -68,7 +69,32 @@ def markdown_table(summary: Mapping[str, Any]) -> str:
     lines += _score_lines(summary, "dice", "Dice {} %", 100)
     if any(value is not None for value in summary["mean"]["hd95"].values()):
         lines += _score_lines(summary, "hd95", "HD95 {} mm", 1)
+    lines += _lost_lines(summary)
+    if any(value is not None for value in summary["mean"]["nsd"].values()):
+        lines += _score_lines(summary, "nsd", "NSD {} %", 100)
+    if any(value is not None for value in summary["mean"]["bias_ml"].values()):
+        lines += _score_lines(summary, "bias_ml", "bias {} mL", 1)
     return markdown(lines[0], lines[1:])
+
+
+def _lost_lines(summary: Mapping[str, Any]) -> list[list[str]]:
+    """Count, of each region, the cases whose HD95 is infinite; [] where there is none."""
+    columns = [entry["lost"] for entry in summary["subsets"].values()]
+    if not any(count for column in columns for count in column.values()):
+        return []
+    return [
+        [f"HD95 {region} infinite", *(str(column[region]) for column in columns), ""]
+        for region in summary["regions"]
+    ]
+
+
+def rules_line(hd95_empty: str, nsd_tolerance: float | None) -> str:
+    """Say by which rules the distances of a table were computed."""
+    nsd = "" if nsd_tolerance is None else f" NSD: within {nsd_tolerance:g} mm."
+    return (
+        f"HD95 where exactly one of prediction and reference is empty: {hd95_empty} mm.{nsd} "
+        "Both empty: Dice and NSD 1, HD95 0. Bias: predicted minus true volume.\n"
+    )
 
 
 def _score_lines(
@@ -95,7 +121,7 @@ def write_csv(rows: Sequence[Any], path: str | Path, kind: type = Score) -> None
         rows: instances of `kind`.
         path: replaced once everything is written.
         kind: a dataclass, whose fields are the columns; for `Score` they are
-            case,subset,region,dice,hd95.
+            case,subset,region,dice,hd95,nsd,bias_ml.
     """
     lines = io.StringIO(newline="")
     writer = csv.DictWriter(lines, [column.name for column in fields(kind)])
@@ -108,7 +134,12 @@ def read_csv(path: str | Path) -> list[Score]:
     """Read what `write_csv` wrote, number for number."""
     with Path(path).open(newline="", encoding="utf-8") as file:
         return [
-            Score(row["case"], row["subset"], row["region"], float(row["dice"]), float(row["hd95"]))
+            Score(
+                row["case"],
+                row["subset"],
+                row["region"],
+                *(float(row.get(name) or "nan") for name in SCORES),
+            )
             for row in csv.DictReader(file)
         ]
 

@@ -22,30 +22,37 @@ class Drawing:
 
     Args:
         kind: "uniform" = every non-empty subset of what a case has is equally likely; "balanced" =
-            all subsets are shown equally often over the training cases, as near as can be.
-        patterns: (N, M) bool, what each training case has; for "balanced".
+            all subsets are shown equally often over the training cases, as near as can be, once
+            `learn` has told what these have.
 
     Attributes:
         weights: (2**M,) float64 by `subset_code`, logarithms: how likely a subset is beside the
             others that a case can show; None = all alike.
 
     Raises:
-        ValueError: neither kind, or balanced without training cases.
+        ValueError: neither kind.
     """
 
-    def __init__(self, kind: str = "uniform", patterns: Tensor | None = None) -> None:
+    def __init__(self, kind: str = "uniform") -> None:
         if kind not in DRAWINGS:
             raise ValueError(f"drawing: expected one of {list(DRAWINGS)}, got {kind!r}")
         self.kind = kind
         self.weights: Tensor | None = None
-        if kind == "balanced":
-            if patterns is None or not len(patterns):
-                raise ValueError(
-                    "drawing: 'balanced' expects the training cases, which tell what can be shown, "
-                    "got none. Name a datalist with training cases, or set drawing: uniform"
-                )
-            self.weights = balanced_weights(patterns)
-            self._table = torch.stack([self._of_pattern(code) for code in range(len(self.weights))])
+
+    def learn(self, patterns: Tensor) -> None:
+        """Find the weights of a balanced drawing.
+
+        Args:
+            patterns: (N, M) bool, what each training case has.
+
+        Raises:
+            ValueError: no case.
+        """
+        if not len(patterns):
+            raise ValueError("drawing: expected training cases to balance the subsets of, got none")
+        self.weights = balanced_weights(patterns)
+        codes = range(len(self.weights))
+        self._table = torch.stack([self._of_pattern(code) for code in codes])
 
     def __call__(self, present: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Draw a subset of each case's modalities.
@@ -59,9 +66,15 @@ class Drawing:
 
         Raises:
             ValueError: a row with nothing present.
+            RuntimeError: balanced, and nothing was learnt.
         """
-        if self.weights is None:
+        if self.kind == "uniform":
             return draw_subset(present, generator)
+        if self.weights is None:
+            raise RuntimeError(
+                "drawing: 'balanced' was to draw before it has learnt what training cases have. "
+                "Attach bundle.training.census.TrainingCensus to the trainer, or draw uniformly."
+            )
         if not bool(present.any(1).all()):
             raise ValueError("cannot draw a subset: a case has no modality present")
         chances = self._table[subset_code(present.cpu())]

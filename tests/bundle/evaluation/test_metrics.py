@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from dataclasses import astuple
 
 import numpy as np
 import pytest
@@ -10,13 +11,12 @@ from ignite.engine import Engine
 from ignite.exceptions import NotComputableError
 from monai.data import DataLoader, Dataset, MetaTensor
 from monai.engines import SupervisedEvaluator
-from monai.metrics import DiceMetric, HausdorffDistanceMetric
+from monai.metrics import DiceMetric, HausdorffDistanceMetric, SurfaceDiceMetric
 from monai.transforms import AsDiscreted, Compose
 from scipy.ndimage import binary_erosion, distance_transform_edt, gaussian_filter
 
 from bundle.evaluation.metrics import (
     HD95_ONE_EMPTY_MM,
-    Score,
     SubsetScores,
     items_of,
     region_scores,
@@ -57,7 +57,7 @@ def item(pred: torch.Tensor, label: torch.Tensor, case: str = "a", subset: str =
 def test_scores_agree_with_scipy_and_monai_on_random_blobs(spacing):
     for seed in range(4):
         pred, label = blobs(seed), blobs(seed + 100)
-        dice, hd95 = region_scores(pred, label, spacing)
+        dice, hd95, *_ = region_scores(pred, label, spacing)
         by_hand = [
             hd95_by_hand(p.numpy() > 0, t.numpy() > 0, spacing)
             for p, t in zip(pred, label, strict=True)
@@ -78,20 +78,22 @@ def test_scores_agree_with_scipy_and_monai_on_random_blobs(spacing):
 
 
 def test_two_voxels_three_apart_at_two_mm_are_six_mm_apart():
-    dice, hd95 = region_scores(mask((1, 4, 4)), mask((4, 4, 4)), (2.0, 1.0, 1.0))
+    dice, hd95, *_ = region_scores(mask((1, 4, 4)), mask((4, 4, 4)), (2.0, 1.0, 1.0))
     assert (dice.item(), hd95.item()) == (0.0, 6.0)
 
 
 def test_half_overlap_is_half_a_dice():
-    dice, hd95 = region_scores(mask((2, 2, 2), (2, 2, 3)), mask((2, 2, 3), (2, 2, 4)), ISOTROPIC)
+    dice, hd95, *_ = region_scores(
+        mask((2, 2, 2), (2, 2, 3)), mask((2, 2, 3), (2, 2, 4)), ISOTROPIC
+    )
     assert dice.item() == 0.5
     assert hd95.item() == pytest.approx(0.95)
 
 
 def test_any_nonzero_value_is_inside():
     pred, label = blobs(1), blobs(2)
-    expected = region_scores(pred, label, ANISOTROPIC)
-    scored = region_scores(pred * 4.5, label.bool(), ANISOTROPIC)
+    expected = region_scores(pred, label, ANISOTROPIC, nsd_tolerance=1.5)
+    scored = region_scores(pred * 4.5, label.bool(), ANISOTROPIC, nsd_tolerance=1.5)
     assert all(torch.equal(a, b) for a, b in zip(expected, scored, strict=True))
 
 
@@ -107,14 +109,14 @@ def test_any_nonzero_value_is_inside():
 def test_empty_masks_have_scores_and_no_warning(pred, label, expected):
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        dice, hd95 = region_scores(pred, label, ISOTROPIC)
+        dice, hd95, *_ = region_scores(pred, label, ISOTROPIC)
     assert (dice.item(), hd95.item()) == expected
 
 
 def test_empty_regions_beside_full_ones_leave_nothing_nan():
     pred, label = blobs(3, regions=4), blobs(4, regions=4)
     pred[0] = pred[1] = label[1] = label[2] = 0
-    dice, hd95 = region_scores(pred, label, ANISOTROPIC)
+    dice, hd95, *_ = region_scores(pred, label, ANISOTROPIC)
     assert dice[:3].tolist() == [0.0, 1.0, 0.0]
     assert hd95[:3].tolist() == [HD95_ONE_EMPTY_MM, 0.0, HD95_ONE_EMPTY_MM]
     assert bool(torch.cat([dice, hd95]).isfinite().all())
@@ -123,17 +125,76 @@ def test_empty_regions_beside_full_ones_leave_nothing_nan():
 def test_an_empty_margin_changes_no_score():
     pred, label = blobs(7), blobs(8)
     margin = (9, 2, 0, 11, 5, 5)
-    expected = region_scores(pred, label, ANISOTROPIC)
+    expected = region_scores(pred, label, ANISOTROPIC, nsd_tolerance=1.5)
     padded = [torch.nn.functional.pad(masks, margin) for masks in (pred, label)]
-    scored = region_scores(*padded, ANISOTROPIC)
+    scored = region_scores(*padded, ANISOTROPIC, nsd_tolerance=1.5)
     assert all(torch.equal(a, b) for a, b in zip(expected, scored, strict=True))
 
 
 def test_distances_can_be_left_out():
-    dice, hd95 = region_scores(blobs(1), blobs(2), ISOTROPIC, hd95=False)
+    dice, hd95, *_ = region_scores(blobs(1), blobs(2), ISOTROPIC, hd95=False)
     assert bool(dice.isfinite().all())
     assert hd95.shape == (3,)
     assert bool(hd95.isnan().all())
+
+
+def shifted_cubes(by: int):
+    """Two cubes of 6 voxels a side, one shifted by so many along W."""
+    pred, label = torch.zeros(2, 1, 16, 16, 16)
+    label[0, 4:10, 4:10, 4:10] = 1
+    pred[0, 4:10, 4:10, 4 + by : 10 + by] = 1
+    return pred, label
+
+
+def test_nsd_is_the_share_of_the_surface_within_the_tolerance_in_mm():
+    pred, label = shifted_cubes(2)
+    # Along W a voxel is 0.5 mm, so that two are within 1 mm; 2 mm a voxel are not.
+    near = region_scores(pred, label, (1.0, 1.0, 0.5), nsd_tolerance=1.0)
+    far = region_scores(pred, label, (1.0, 1.0, 2.0), nsd_tolerance=1.0)
+    assert near.nsd.item() == 1.0
+    assert 0.4 < far.nsd.item() < 0.9
+    metric = SurfaceDiceMetric(class_thresholds=[1.0], include_background=True)
+    metric(pred[None], label[None], spacing=[1.0, 1.0, 2.0])
+    assert far.nsd.item() == pytest.approx(metric.aggregate().item(), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("pred", "label", "nsd"),
+    [
+        (mask(), mask(), 1.0),
+        (mask((1, 1, 1)), mask(), 0.0),
+        (mask(), mask((1, 1, 1)), 0.0),
+        (mask((1, 1, 1)), mask((1, 1, 1)), 1.0),
+    ],
+)
+def test_nsd_of_empty_masks_follows_dice(pred, label, nsd):
+    assert region_scores(pred, label, ISOTROPIC, nsd_tolerance=1.0).nsd.item() == nsd
+
+
+def test_bias_is_the_predicted_minus_the_true_volume_in_ml():
+    pred = torch.zeros(1, 20, 20, 20)
+    label = pred.clone()
+    pred[0, :10, :10, :10], label[0, :10, :10, :5] = 1, 1
+    # 500 voxels too many of 2 x 1 x 1 mm.
+    assert region_scores(pred, label, (2.0, 1.0, 1.0)).bias_ml.item() == pytest.approx(1.0)
+    assert region_scores(label, pred, (2.0, 1.0, 1.0)).bias_ml.item() == pytest.approx(-1.0)
+
+
+@pytest.mark.parametrize(
+    ("rule", "distance"),
+    [("373.13", 373.13), (373.13, 373.13), ("393.13", 393.13), (374, 374.0), ("inf", math.inf)],
+)
+def test_an_empty_mask_is_as_far_as_the_named_rule_says(rule, distance):
+    metric = SubsetScores(["WT"], MODALITIES, hd95_empty=rule)
+    metric.update([item(mask(), mask((1, 1, 1)))])
+    assert metric.rows[0].hd95 == distance
+
+
+def test_another_rule_or_tolerance_is_refused():
+    with pytest.raises(ValueError, match=r"hd95_empty: expected one of 373\.13, 393\.13, 374, inf"):
+        SubsetScores(["WT"], MODALITIES, hd95_empty="400")
+    with pytest.raises(ValueError, match="nsd_tolerance: expected mm above 0, got 0"):
+        SubsetScores(["WT"], MODALITIES, nsd_tolerance=0)
 
 
 def test_unusable_input_is_refused():
@@ -152,10 +213,11 @@ def test_the_metric_keeps_a_row_per_case_subset_and_region():
     affine = torch.diag(torch.tensor([2.0, 1.0, 1.0, 1.0], dtype=torch.float64))
     metric = SubsetScores(REGIONS, MODALITIES)
     metric.update([item(pred, MetaTensor(label, affine=affine), subset="flair+t1ce")])
-    assert metric.rows == [
-        Score("a", "t1ce+flair", "TC", 1.0, 0.0),
-        Score("a", "t1ce+flair", "WT", 0.0, 6.0),
+    assert [row[:5] for row in map(astuple, metric.rows)] == [
+        ("a", "t1ce+flair", "TC", 1.0, 0.0),
+        ("a", "t1ce+flair", "WT", 0.0, 6.0),
     ]
+    assert all(math.isnan(row.nsd) for row in metric.rows)
     assert metric.compute() == 0.5
     assert len(metric.rows) == 2
 

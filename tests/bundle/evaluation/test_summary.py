@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from bundle.evaluation.metrics import Score
@@ -17,16 +19,32 @@ def test_summary_averages_cases_within_a_subset_and_then_subsets(small_rows):
         "cases": 2,
         "dice": {"tumour": pytest.approx(0.6)},
         "hd95": {"tumour": 3.0},
+        "nsd": {"tumour": None},
+        "bias_ml": {"tumour": None},
+        "lost": {"tumour": 0},
     }
     assert summary["subsets"]["pet"] == {
         "cases": 0,
         "dice": {"tumour": None},
         "hd95": {"tumour": None},
+        "nsd": {"tumour": None},
+        "bias_ml": {"tumour": None},
+        "lost": {"tumour": 0},
     }
     assert summary["mean"]["dice"]["tumour"] == pytest.approx(0.75)
     assert summary["mean"]["hd95"]["tumour"] == 2.5
     assert summary["mean"]["dice_all"] == pytest.approx(0.75)
     assert summary["worst_subset"] == {"name": "ct", "dice": pytest.approx(0.6)}
+
+
+def test_infinite_distances_are_counted_and_left_out_of_the_mean():
+    rows = [
+        Score("a", "ct", "tumour", 0.5, math.inf, 0.0, -2.0),
+        Score("b", "ct", "tumour", 0.7, 4.0, 0.5, 1.0),
+    ]
+    entry = summarise(rows, SMALL, ["tumour"])["subsets"]["ct"]
+    assert (entry["hd95"], entry["lost"]) == ({"tumour": 4.0}, {"tumour": 1})
+    assert (entry["nsd"], entry["bias_ml"]) == ({"tumour": 0.25}, {"tumour": -0.5})
 
 
 def test_brats_subsets_and_regions_stand_in_the_papers_order(brats_rows):

@@ -2,12 +2,20 @@ from __future__ import annotations
 
 import json
 import math
+import re
 
 import pytest
 
 from bundle.evaluation.metrics import Score
 from bundle.evaluation.summary import summarise
-from bundle.evaluation.tables import markdown, markdown_table, read_csv, write_csv, write_json
+from bundle.evaluation.tables import (
+    markdown,
+    markdown_table,
+    read_csv,
+    rules_line,
+    write_csv,
+    write_json,
+)
 from bundle.modalities import BRATS_MODALITIES
 from bundle.regions import BRATS_REGIONS
 
@@ -59,11 +67,41 @@ def test_table_leaves_out_distances_that_were_not_computed(small_rows):
 
 
 def test_csv_keeps_every_digit(tmp_path, small_rows):
-    rows = [Score('c,"1"', "ct", "tumour", 2 / 3, 0.1), Score("ä", "ct+pet", "tumour", 1.0, 373.13)]
+    rows = [
+        Score('c,"1"', "ct", "tumour", 2 / 3, 0.1, 1 / 7, -0.25),
+        Score("ä", "ct+pet", "tumour", 1.0, math.inf, 1.0, 0.0),
+    ]
     write_csv(rows, tmp_path / "deep" / "scores.csv")
     assert read_csv(tmp_path / "deep" / "scores.csv") == rows
     write_csv(small_rows(math.nan), tmp_path / "nan.csv")
     assert math.isnan(read_csv(tmp_path / "nan.csv")[0].hd95)
+
+
+def test_a_table_of_an_earlier_version_has_no_nsd(tmp_path):
+    path = tmp_path / "scores.csv"
+    path.write_text("case,subset,region,dice,hd95\na,ct,tumour,0.5,2.0\n")
+    (row,) = read_csv(path)
+    assert (row.dice, row.hd95) == (0.5, 2.0)
+    assert math.isnan(row.nsd)
+    assert math.isnan(row.bias_ml)
+
+
+def test_table_shows_nsd_bias_and_how_many_distances_are_infinite():
+    rows = [
+        Score("a", "ct", "tumour", 0.5, math.inf, 0.0, -2.0),
+        Score("b", "ct", "tumour", 0.7, 4.0, 0.5, 1.0),
+    ]
+    lines = re.sub(" +", " ", markdown_table(summarise(rows, SMALL, ["tumour"]))).splitlines()
+    dash = "\N{EN DASH}"
+    assert lines[-4:] == [
+        f"| HD95 tumour mm | 4.0 | {dash} | {dash} | 4.0 |",
+        "| HD95 tumour infinite | 1 | 0 | 0 | |",
+        f"| NSD tumour % | 25.0 | {dash} | {dash} | 25.0 |",
+        f"| bias tumour mL | -0.5 | {dash} | {dash} | -0.5 |",
+    ]
+    assert rules_line("inf", 1.0).startswith(
+        "HD95 where exactly one of prediction and reference is empty: inf mm. NSD: within 1 mm."
+    )
 
 
 def test_json_is_strict_and_a_failure_leaves_the_old_file(tmp_path, small_rows):

@@ -1,6 +1,7 @@
 """What cases show in training: uniformly drawn, or as evenly as the cases allow."""
 
 from itertools import product
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,9 +11,16 @@ from bundle.methods.drawing import Drawing, balanced_weights, shown_shares
 from bundle.methods.gmd.method import draw_subsets
 from bundle.modalities import draw_subset, subset_code
 from bundle.networks.unet import UNet
+from bundle.training.census import TrainingCensus
 from bundle.training.datasets import patterns_of
 
 ALL = torch.tensor(list(product((False, True), repeat=4)))[1:]
+
+
+def balanced(patterns):
+    drawing = Drawing("balanced")
+    drawing.learn(patterns)
+    return drawing
 
 
 def absent_at_random(*rates, cases=20_000):
@@ -62,7 +70,7 @@ def test_what_no_case_can_show_has_no_weight():
 def test_draws_have_the_chances_of_their_weights():
     """Of whole cases and a lone T1, each subset of two comes a third of the time."""
     patterns = torch.tensor([[True, True]] * 2 + [[True, False]])
-    drawing = Drawing("balanced", patterns)
+    drawing = balanced(patterns)
     shown = drawing(patterns.repeat(3000, 1), torch.Generator().manual_seed(0))
     assert not bool((shown & ~patterns.repeat(3000, 1)).any())
     shares = torch.bincount(subset_code(shown), minlength=4) / len(shown)
@@ -76,7 +84,7 @@ def test_uniform_draws_are_the_former_ones():
 
 
 def test_a_pattern_that_no_training_case_has_is_drawn_from_all_the_same():
-    drawing = Drawing("balanced", torch.tensor([[True, False]] * 3))
+    drawing = balanced(torch.tensor([[True, False]] * 3))
     shown = drawing(torch.tensor([[False, True]] * 4))
     assert shown.tolist() == [[False, True]] * 4
 
@@ -84,17 +92,31 @@ def test_a_pattern_that_no_training_case_has_is_drawn_from_all_the_same():
 def test_what_is_wrong_is_said():
     with pytest.raises(ValueError, match=r"drawing: expected one of \['uniform', 'balanced'\]"):
         Drawing("even")
-    for none in (None, torch.zeros(0, 4, dtype=torch.bool)):
-        with pytest.raises(ValueError, match="'balanced' expects the training cases"):
-            Drawing("balanced", none)
+    with pytest.raises(ValueError, match=r"expected training cases .* got none"):
+        balanced(ALL[:0])
+    with pytest.raises(RuntimeError, match="before it has learnt what training cases have"):
+        Drawing("balanced")(ALL)
     with pytest.raises(ValueError, match="a case has no modality present"):
-        Drawing("balanced", ALL)(torch.zeros(1, 4, dtype=torch.bool))
+        balanced(ALL)(torch.zeros(1, 4, dtype=torch.bool))
 
 
 def test_patterns_are_read_from_the_datalist():
     cases = [{"image": {"t1": "a", "t2": None}}, {"image": {"t2": "b"}}]
     assert patterns_of(cases, ("t1", "t2")).tolist() == [[True, False], [False, True]]
     assert patterns_of([], ("t1", "t2")).shape == (0, 2)
+
+
+def test_the_census_of_the_trainers_cases_reaches_the_method():
+    method = ModalityDropout(torch.nn.Identity(), {}, drawing=Drawing("balanced"))
+    data = SimpleNamespace(data=[{"image": {"t1": "a"}}, {"image": {"t1": "b", "t2": "c"}}])
+    TrainingCensus(method, ("t1", "t2")).take(data)
+    # Half of the cases show T1 alone, so that the others show T2 and both.
+    shown = method.drawing(torch.ones(4000, 2, dtype=torch.bool), torch.Generator().manual_seed(0))
+    shares = torch.bincount(subset_code(shown), minlength=4) / 4000
+    assert shares.tolist() == pytest.approx([0, 0, 0.5, 0.5], abs=0.05)
+    uniform = ModalityDropout(torch.nn.Identity(), {})
+    TrainingCensus(uniform, ("t1", "t2")).take(data)
+    assert uniform.drawing.weights is None
 
 
 def test_gmd_prefers_the_subsets_of_larger_weight():

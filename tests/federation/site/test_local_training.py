@@ -43,7 +43,7 @@ def open_at(tmp_path):
 def test_a_round_has_the_handlers_that_the_configs_leave_in(open_at, method):
     parser = open_at(method=method).parser
     targets = [handler["_target_"].rpartition(".")[2] for handler in parser["train#handlers"]]
-    logs = ["StatsHandler", "TensorBoardStatsHandler", "Progress"]
+    logs = ["StatsHandler", "TensorBoardStatsHandler", "Progress", "TrainingCensus"]
     assert targets == ["EpochSeed", "MethodHandlers", "LrScheduleHandler", *logs]
 
 
