@@ -41,7 +41,7 @@ REGIONS = {"TC": (1, 4), "WT": (1, 2, 4), "ET": (4,)}
 SHOWN_BY = {"WT": "flair", "TC": "t2", "ET": "t1ce"}
 
 
-def write_data(folder: Path) -> Path:
+def write_data(folder: Path, case: str = "a") -> Path:
     """Write one case in LPS whose t2, flair and t1ce are bright in TC, WT and ET alone."""
     shape, affine = (24, 28, 20), np.diag([-1.0, -1.0, 1.0, 1.0])
     labels = np.zeros(shape, np.uint8)
@@ -52,12 +52,15 @@ def write_data(folder: Path) -> Path:
     # Texture: a volume of one value would count as absent, one of a handful as a label.
     rows = np.arange(24)[:, None, None] / 24
     for name, values in {"t1": (), **{SHOWN_BY[r]: v for r, v in REGIONS.items()}}.items():
-        voxels = (100 + rows + 500 * np.isin(labels, values)) * brain
-        nib.save(nib.Nifti1Image(voxels.astype(np.float32), affine), folder / f"a_{name}.nii.gz")
-    nib.save(nib.Nifti1Image(labels, affine), folder / "a_seg.nii.gz")
-    item = {"case": "a", "image": {m: f"a_{m}.nii.gz" for m in ("t1", "t1ce", "t2", "flair")}}
+        voxels = (100 + ord(case) + rows + 500 * np.isin(labels, values)) * brain
+        nib.save(
+            nib.Nifti1Image(voxels.astype(np.float32), affine), folder / f"{case}_{name}.nii.gz"
+        )
+    nib.save(nib.Nifti1Image(labels, affine), folder / f"{case}_seg.nii.gz")
+    names = ("t1", "t1ce", "t2", "flair")
+    item = {"case": case, "image": {m: f"{case}_{m}.nii.gz" for m in names}}
     path = folder / "datalist.json"
-    path.write_text(json.dumps({"testing": [item | {"label": "a_seg.nii.gz"}]}))
+    path.write_text(json.dumps({"testing": [item | {"label": f"{case}_seg.nii.gz"}]}))
     return path
 
 
@@ -117,9 +120,13 @@ def test_calibration_changes_probabilities_and_uncertainty_but_no_segmentation(
 ):
     (tmp_path / "soft_network.py").write_text(SOFT)
     monkeypatch.syspath_prepend(tmp_path)
-    datalist = write_data(tmp_path / "data")
-    testing = json.loads(datalist.read_text())["testing"]
-    validation = [testing[0] | {"case": name} for name in ("v0", "v1")]
+    items = []
+    for case in "abc":
+        (item,) = json.loads(write_data(tmp_path / case, case).read_text())["testing"]
+        image = {name: f"{case}/{file}" for name, file in item["image"].items()}
+        items.append(item | {"image": image, "label": f"{case}/{item['label']}"})
+    testing, validation = items[:1], items[1:]
+    datalist = tmp_path / "datalist.json"
     datalist.write_text(json.dumps({"testing": testing, "validation": validation}))
     weights, note = tmp_path / "models" / "model.pt", tmp_path / "models" / "model.json"
     weights.parent.mkdir()
