@@ -153,14 +153,14 @@ def _facts(note: Mapping[str, Any], state: Mapping[str, Tensor], digest: str) ->
     other = ("prompts", "trained_on", "overlays", "temperatures")
     count, numbers = len(state), sum(value.numel() for value in state.values())
     calibrated = note.get("temperatures")
-    known = f"temperatures fitted on {calibrated['cases']} validation cases" if calibrated else "no"
+    told = f"temperatures of {calibrated['cases']} validation cases" if calibrated else "no"
     return {
         "trained on": note["trained_on"] or "not said when they were packaged",
         "configs": f"train.json{overlays}",
         "made for": json.dumps({name: said for name, said in note.items() if name not in other}),
         "source of the prompts": (note.get("prompts") or {}).get("source", "none"),
         "size": f"{count} tensors, {numbers} numbers; all {count} of {count} fit the configs",
-        "calibrated": known,
+        "calibrated": told,
         "SHA-256": digest,
     }
 

@@ -17,7 +17,7 @@ import torch
 from ignite.engine import Engine, Events
 from torch import Tensor
 
-from bundle.atomic import write_text_atomically
+from bundle.atomic import write_text_atomically, written_atomically
 from bundle.evaluation.calibration import (
     BINS,
     HIGHEST,
@@ -29,12 +29,13 @@ from bundle.evaluation.calibration import (
     reliability,
 )
 from bundle.evaluation.metrics import field_of, gather_lists, items_of
+from bundle.evaluation.reliability import draw_reliability
 from bundle.evaluation.tables import markdown, write_json
 from bundle.modalities import all_subsets, check_modalities, names_of, plain, subset_name
 
 logger = logging.getLogger(__name__)
 
-REPORT_FILES = ("calibration.md", "calibration.json")
+REPORT_FILES = ("calibration.md", "calibration.json", "calibration.png")
 _HALVES = 2
 # So near a bound, as a factor, the best temperature lies beyond it.
 _AT_BOUND = 1.01
@@ -50,7 +51,7 @@ class CalibrationHandler:
     distributed run rank 0 stores; a case that fills up the last batch counts twice.
 
     Args:
-        output_dir: gets calibration.md and calibration.json; the first is printed, too.
+        output_dir: gets calibration.md, .json and .png; the first is printed, too.
         modalities: the vocabulary.
         regions: the names of the R channels, in their order (a region table also does).
         cases: the names of all cases, in order: every other one makes a half.
@@ -109,6 +110,8 @@ class CalibrationHandler:
         write_text_atomically(self.output_dir / "calibration.md", text)
         report = {"cases": len(self.half_of), "bins": BINS, "errors": rows, "temperatures": values}
         write_json(report, self.output_dir / "calibration.json")
+        with written_atomically(self.output_dir / "calibration.png") as file:
+            draw_reliability(rows).savefig(file, format="png", dpi=150)
         print(text)
         for name in REPORT_FILES:
             logger.info("report: %s", self.output_dir / name)
