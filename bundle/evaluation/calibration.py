@@ -71,11 +71,9 @@ def count_logits(probabilities: np.ndarray, inside: np.ndarray) -> np.ndarray:
     with np.errstate(divide="ignore"):
         logits = np.clip(logit(np.minimum(p, _BELOW_ONE)), _LOW, None)
     bins = np.minimum(((logits - _LOW) / _WIDTH).astype(np.int64), _LOGIT_BINS - 1)
-    counts = np.zeros((2, 2, _LOGIT_BINS))
-    for truth, chosen in enumerate((~inside, inside)):
-        counts[truth, 0] = np.bincount(bins[chosen], minlength=_LOGIT_BINS)
-        counts[truth, 1] = np.bincount(bins[chosen], logits[chosen], minlength=_LOGIT_BINS)
-    return counts
+    bins += _LOGIT_BINS * np.asarray(inside, dtype=np.int64)
+    both = [np.bincount(bins, weights, minlength=2 * _LOGIT_BINS) for weights in (None, logits)]
+    return np.stack(both).reshape(2, 2, _LOGIT_BINS).swapaxes(0, 1).astype(np.float64)
 
 
 def fit_temperature(counts: np.ndarray) -> float | None:
