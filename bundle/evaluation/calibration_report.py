@@ -1,7 +1,8 @@
 """The handler that calibrates a network on validation cases, and says what came of it.
 
 Temperatures are kept as fitted on all cases. What they are worth is told twice: on the cases that
-they were fitted on, and held out, each half of the cases with those of the other half.
+they were fitted on, and held out, each half of the cases with those of the other half. A region
+whose likelihood gets worse held out is left at temperature 1: so few cases do not tell.
 """
 
 from __future__ import annotations
@@ -105,6 +106,10 @@ class CalibrationHandler:
             for name, row in fitted.items()
         }
         rows = self._rows(counts, values)
+        useless = [row["region"] for row in rows if row["scans"] == 0 and _is_useless(row)]
+        if useless:
+            values = {name: row | dict.fromkeys(useless, 1.0) for name, row in values.items()}
+            rows = self._rows(counts, values)
         text = self._text(rows, values, fitted)
         self.store(values, len(self.half_of))
         write_text_atomically(self.output_dir / "calibration.md", text)
@@ -221,8 +226,15 @@ def _remarks(
         for name, region, t in all_
         if t is not None and (t < LOWEST * _AT_BOUND or t > HIGHEST / _AT_BOUND)
     ]
-    grown = [row["region"] for row in rows if row["scans"] == 0 and _has_grown(row)]
+    whole = [row for row in rows if row["scans"] == 0 and row["before"]["nll"] is not None]
+    grown = [row["region"] for row in whole if _has_grown(row)]
+    useless = [row["region"] for row in whole if _is_useless(row)]
     remarks = []
+    if useless:
+        remarks.append(
+            f"Not calibrated, temperature 1: {', '.join(useless)}. The temperatures of one half of "
+            "the cases make the NLL of the other half worse, so the cases are too few to tell.\n"
+        )
     if grown:
         remarks.append(
             f"The ECE has grown for {', '.join(grown)}: temperatures are fitted to the NLL, and a "
@@ -244,9 +256,16 @@ def _remarks(
     return remarks
 
 
+def _is_useless(row: Mapping[str, Any]) -> bool:
+    """True = temperatures of one half of the cases make the likelihood of the other worse."""
+    held_out = row["held_out"]
+    known = held_out is not None and held_out["nll"] is not None
+    return known and held_out["nll"] > row["before"]["nll"]
+
+
 def _has_grown(row: Mapping[str, Any]) -> bool:
     after = row["after"] if row["held_out"] is None else row["held_out"]
-    return after["ece"] is not None and after["ece"] > row["before"]["ece"]
+    return not _is_useless(row) and after["ece"] > row["before"]["ece"]
 
 
 def _merged(parts: Sequence[Counts]) -> dict[str, list[np.ndarray | None]]:

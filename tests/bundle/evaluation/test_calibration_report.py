@@ -18,14 +18,14 @@ SHAPE = (24, 24, 24)
 FACTORS = {"ct": (3.0, 0.5), "pet": (1.0, 1.0), "ct+pet": (2.0, 4.0)}
 
 
-def item(case: int, subset: str) -> dict:
+def item(case: int, subset: str, factors: tuple[float, float] | None = None) -> dict:
     """A case whose left half is the brain; outside it the prediction is 0 and the truth lies."""
     random = torch.Generator().manual_seed(case)
     right = torch.randn(2, *SHAPE, generator=random) * 2 - 1
     label = (torch.rand(right.shape, generator=random) < right.sigmoid()).to(torch.uint8)
     if subset == "pet":
         label[1] = 0
-    p = (right * torch.tensor(FACTORS[subset])[:, None, None, None]).sigmoid()
+    p = (right * torch.tensor(factors or FACTORS[subset])[:, None, None, None]).sigmoid()
     outside = torch.arange(SHAPE[0]) >= 12
     p[:, outside], label[:, outside] = 0, 1
     present = torch.tensor([name in subset.split("+") for name in NAMES])
@@ -116,3 +116,23 @@ def test_one_case_and_a_subset_that_none_can_form(tmp_path, caplog):
     assert error(report, "A", 1, "held_out") is None
     assert [row["scans"] for row in report["errors"]] == [1, 0, 1, 0]
     assert "\N{EN DASH}" in text
+
+
+def test_a_region_that_gets_worse_held_out_is_left_alone(tmp_path, caplog):
+    # A: too certain in one case, too doubtful in the other. B: too certain in both.
+    stored, items = [], [item(0, "ct", (4.0, 3.0)), item(1, "ct", (0.25, 3.0))]
+    engine = Engine(lambda engine, batch: [batch])
+    handler = CalibrationHandler(
+        tmp_path, NAMES, REGIONS, ["c0", "c1"], lambda *a: stored.append(a)
+    )
+    handler.attach(engine)
+    engine.run(items, max_epochs=1)
+    ((values, _),) = stored
+    assert values["ct"]["A"] == 1.0
+    assert values["ct"]["B"] == pytest.approx(3, rel=0.05)
+    report = json.loads((tmp_path / "calibration.json").read_text())
+    assert report["temperatures"] == values
+    assert error(report, "A", 0, "after", "nll") == error(report, "A", 0, "before", "nll")
+    assert error(report, "A", 0, "held_out", "nll") > error(report, "A", 0, "before", "nll")
+    assert "Not calibrated, temperature 1: A. The temperatures of one half" in caplog.text
+    assert "The ECE has grown" not in caplog.text
