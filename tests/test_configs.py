@@ -29,6 +29,13 @@ def test_inference_prepares_a_case_as_validation_does_and_infers_alike():
     assert [{k: v for k, v in t.items() if k not in own} for t in found] == wanted
 
 
+def test_calibration_leaves_out_the_threshold_of_validation_and_nothing_else():
+    (changed,) = [id_ for id_ in read("calibrate.yaml") if "#transforms" in id_]
+    assert changed == "validate#postprocessing#transforms#3#_disabled_"
+    threshold = read("train.json")["validate"]["postprocessing"]["transforms"][3]
+    assert threshold == {"_target_": "AsDiscreted", "keys": "pred", "threshold": 0.5}
+
+
 @pytest.mark.parametrize("name", ["modality_dropout", "full_only", "specialist"])
 def test_the_baselines_train_one_network(name):
     definition = read(f"method_{name}.yaml")["network_def"]

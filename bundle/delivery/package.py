@@ -150,14 +150,17 @@ def _json(content: Mapping[str, Any]) -> bytes:
 def _facts(note: Mapping[str, Any], state: Mapping[str, Tensor], digest: str) -> dict[str, str]:
     """Say in words where weights come from, in the order in which people ask."""
     overlays = f" with {', '.join(note['overlays'])}" if note["overlays"] else ""
-    other = ("prompts", "trained_on", "overlays")
+    other = ("prompts", "trained_on", "overlays", "temperatures")
     count, numbers = len(state), sum(value.numel() for value in state.values())
+    calibrated = note.get("temperatures")
+    told = f"temperatures of {calibrated['cases']} validation cases" if calibrated else "no"
     return {
         "trained on": note["trained_on"] or "not said when they were packaged",
         "configs": f"train.json{overlays}",
         "made for": json.dumps({name: said for name, said in note.items() if name not in other}),
         "source of the prompts": (note.get("prompts") or {}).get("source", "none"),
         "size": f"{count} tensors, {numbers} numbers; all {count} of {count} fit the configs",
+        "calibrated": told,
         "SHA-256": digest,
     }
 

@@ -15,7 +15,8 @@ from monai.transforms import MapTransform
 from torch import Tensor, nn
 
 from bundle.inference.inferers import PresenceInferer, find_presence
-from bundle.modalities import fill_in, names_of, plain
+from bundle.inference.temperatures import Temperatures
+from bundle.modalities import OUTSIDE_LOGIT, fill_in, names_of, plain
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ def disagreement(
     present: Tensor,
     logits: Tensor,
     completed: Tensor | None = None,
+    temperatures: Temperatures | None = None,
 ) -> Tensor:
     """Measure how much the segmentations from different modalities of one case differ.
 
@@ -62,6 +64,8 @@ def disagreement(
         present: (B, M) bool, True = scanned, at least one in a row.
         logits: (B, R, D, H, W), the first member: `inferer(image, network, present=present)`.
         completed: (B, M, D, H, W) from `complete`; None = no such member.
+        temperatures: each member's probabilities are calibrated with those of its subset, the
+            completed case with those of all modalities; None = they are the network's own.
 
     Returns:
         (B, 1, D, H, W), the standard deviation of the region probabilities over the members, at its
@@ -71,13 +75,21 @@ def disagreement(
     Source: ours. It costs k + 1 passes for k present modalities, one less where nothing is missing.
     """
 
+    def probabilities(logits: Tensor, given: Tensor) -> Tensor:
+        if temperatures is not None:
+            # The -20 outside the brain stays, so that nothing is left there whatever T is.
+            cooled = temperatures.cool(logits[0], given)[None]
+            logits = torch.where(logits <= OUTSIDE_LOGIT, logits, cooled)
+        return logits.sigmoid()
+
     def members(i: int) -> Iterator[Tensor]:
         case = slice(i, i + 1)
-        yield logits[case].sigmoid()
+        yield probabilities(logits[case], present[i])
         for keep in _leave_one_out(present[i]):
-            yield inferer(image[case], network, present=keep[None]).sigmoid()
+            yield probabilities(inferer(image[case], network, present=keep[None]), keep)
         if completed is not None and not bool(present[i].all()):
-            yield inferer(completed[case], network).sigmoid()
+            whole = torch.ones_like(present[i])
+            yield probabilities(inferer(completed[case], network), whole)
 
     spreads = [_standard_deviation(members(i)) for i in range(len(image))]
     return torch.cat(spreads).amax(1, keepdim=True)
@@ -115,11 +127,18 @@ class ExtraOutputs:
     Args:
         rebuilt: True = add the rebuilt modalities; one more pass where something is missing.
         uncertainty: True = add the uncertainty; up to k + 2 more passes for k present modalities.
+        temperatures: as in `disagreement`.
     """
 
-    def __init__(self, rebuilt: bool = False, uncertainty: bool = False) -> None:
+    def __init__(
+        self,
+        rebuilt: bool = False,
+        uncertainty: bool = False,
+        temperatures: Temperatures | None = None,
+    ) -> None:
         self.rebuilt = rebuilt
         self.uncertainty = uncertainty
+        self.temperatures = temperatures
 
     def attach(self, engine: Engine) -> None:
         """Attach to an evaluator; if neither output is wanted, nothing is computed."""
@@ -156,7 +175,7 @@ class ExtraOutputs:
                 output["rebuilt"] = completed
             if self.uncertainty:
                 output["uncertainty"] = disagreement(
-                    inferer, network, image, present, output["pred"], completed
+                    inferer, network, image, present, output["pred"], completed, self.temperatures
                 )
         if self.uncertainty and autoencoder is None:
             self._warn_of_lonely(present, engine.state.batch.get("case", []))

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bundle.transforms.layouts import check_name, postfix_of
+
 # Bytes. With an ending, and as the hidden file that it is at first, a name must stay below the 255
 # that file systems allow.
 _LONGEST_CASE, _LONGEST_MODALITY = 120, 40
@@ -72,6 +74,7 @@ def check_outputs(
     rebuilt: bool = False,
     uncertainty: bool = False,
     overwrite: bool = False,
+    layout: str = "patchwork",
 ) -> None:
     """Refuse a run that would write two cases into one file, or over a file, before it begins.
 
@@ -81,18 +84,22 @@ def check_outputs(
         modalities: the vocabulary.
         probabilities, rebuilt, uncertainty: True = the run writes these, too.
         overwrite: True = files that are there may be replaced, but never one that the run reads.
+        layout: how the segmentation is named, see `bundle.transforms.layouts`.
 
     Raises:
-        ValueError: two cases would share a file; both are named.
+        ValueError: two cases would share a file; both are named. Or a segmentation would be called
+            as a scan is.
         FileExistsError: a file is there already; the first are named, and all are counted.
     """
     items = list(items)
-    wanted = {"pred": True, "probabilities": probabilities, "uncertainty": uncertainty}
+    wanted = {postfix_of(layout): True, "probabilities": probabilities, "uncertainty": uncertainty}
     endings = [ending for ending, asked in wanted.items() if asked]
     owners: dict[str, int] = {}
     paths: list[Path] = []
     for place, item in enumerate(items):
         for name in _names(item, endings, modalities if rebuilt else ()):
+            if not postfix_of(layout):
+                check_name(name, str(item.get("case")), tuple(modalities))
             first = owners.setdefault(_folded(name), place)
             if first != place:
                 raise ValueError(_shared(items[first], item, name))
@@ -113,7 +120,7 @@ def _names(
     """List the files that a case may get: of a single file nobody knows yet what is absent."""
     case, image = str(item.get("case", "case")), item.get("image")
     given = set(image) if isinstance(image, Mapping) else set()
-    yield from (f"{_stem(case)}_{ending}{_ENDING}" for ending in endings)
+    yield from (f"{_stem(case)}{ending and '_'}{ending}{_ENDING}" for ending in endings)
     yield from (f"{_stem(case, m)}_rebuilt{_ENDING}" for m in modalities if m not in given)
 
 

@@ -12,6 +12,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 import bundle
+from bundle.data.marks import description_of, is_marked
 from bundle.networks.universal import UniversalNetwork
 
 CONFIGS = Path(bundle.ROOT) / "configs"
@@ -231,6 +232,14 @@ def test_labels_follow_the_later_convention_unless_told_otherwise(
     files = segment(workflow, settings, source, tmp_path, monkeypatch, written_labels=usual)
     expected = np.where(labels == 4, 3, labels)
     np.testing.assert_array_equal(np.asanyarray(files["case_pred.nii.gz"].dataobj), expected)
+    # As BraTS 2026 wants it, whatever else is said of labels; forms, grid and mark stay.
+    challenge = {"layout": "brats2026", "output_dir": str(tmp_path / "challenge")}
+    files = segment(workflow, settings | challenge, source, tmp_path, monkeypatch)
+    assert list(files) == ["case.nii.gz"]
+    written, given = files["case.nii.gz"], nib.load(next(source.glob("case/*.nii.gz")))
+    np.testing.assert_array_equal(np.asanyarray(written.dataobj), expected)
+    np.testing.assert_array_equal(written.affine, given.affine)
+    assert is_marked(description_of(written))
 
 
 def test_small_regions_can_be_emptied(workflow, tiny, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -13,6 +14,8 @@ import bundle
 from bundle.__main__ import main
 from bundle.delivery.package import CARD, CARD_HEADING, NAME, package
 from bundle.delivery.trained_model import Trained, find_trained
+from bundle.inference.temperatures import TemperatureNote, read_temperatures
+from bundle.modalities import all_subsets, subset_name
 
 ROOT = Path(bundle.ROOT)
 SMALL = "filters: 4\nblocks_down: [1, 1, 1]\ndeep_supervision: 2\n"
@@ -125,6 +128,28 @@ def test_what_is_not_known_of_the_data_is_said(trained, tmp_path):
     path = package(tmp_path, str(trained.weights), [str(trained.overlays[0])])
     with zipfile.ZipFile(path) as archive:
         assert b"trained on: not said" in archive.read(f"{NAME}/metadata.json")
+
+
+def test_temperatures_travel_with_the_weights_that_they_belong_to(trained, files, tmp_path):
+    assert "calibrated: no" in read(files, "metadata.json")["weights_source"]
+    names, regions = ("t1", "t1ce", "t2", "flair"), ("TC", "WT", "ET")
+    values = {subset_name(s, names): dict.fromkeys(regions, 1.5) for s in all_subsets(names)}
+    weights = tmp_path / "model.pt"
+    for ending in (".pt", ".json"):
+        shutil.copy(trained.weights.with_suffix(ending), weights.with_suffix(ending))
+    note = TemperatureNote(weights)
+    note.open()
+    note.write(values, 7)
+    path = package(tmp_path / "out", str(weights), [str(trained.overlays[0])])
+    with zipfile.ZipFile(path) as archive:
+        archive.extractall(tmp_path)
+    root = tmp_path / NAME
+    found = read_temperatures(root / "models/model.pt", names, regions)
+    assert found is not None
+    assert found.values == values
+    said = json.loads((root / "metadata.json").read_text())["weights_source"]
+    assert "calibrated: temperatures of 7 validation cases" in said
+    assert "t1+t1ce" not in said
 
 
 def test_weights_that_do_not_fit_leave_no_zip(trained, tmp_path):

@@ -16,6 +16,8 @@ from bundle.inference.extra_outputs import (
     disagreement,
 )
 from bundle.inference.inferers import PresenceInferer
+from bundle.inference.temperatures import Temperatures
+from bundle.modalities import all_subsets, subset_code
 from bundle.networks.universal import UniversalNetwork
 
 SIZE = (12, 14, 16)
@@ -144,6 +146,30 @@ def test_uncertainty_is_the_spread_over_the_members(present, others):
     assert expected > 0.01
     torch.testing.assert_close(found[BRAIN], torch.full_like(found[BRAIN], expected))
     assert bool((found[:1] == 0).all())
+
+
+def test_each_member_is_calibrated_with_the_temperatures_of_its_subset():
+    rows = {subset: torch.tensor([n in subset for n in NAMES]) for subset in all_subsets(NAMES)}
+    values = {
+        "+".join(subset): {"A": 1 + 0.5 * len(subset) + 0.1 * subset_code(row[None]).item(), "B": 1}
+        for subset, row in rows.items()
+    }
+    temperatures = Temperatures(NAMES, ("A", "B"), values)
+    present, network = torch.tensor([[True, False, True]]), ByPresence()
+    image = head(True, False, True)
+    inferer = PresenceInferer(SimpleInferer(), margin=0)
+    completed = complete(inferer, Rebuilder(), image, present)
+    logits = inferer(image, network, present=present)
+    found = disagreement(inferer, network, image, present, logits, completed, temperatures)[0, 0]
+    subsets = [("t1", "t1ce", "t2"), ("t1", "t2"), ("t1",), ("t2",)]
+    members = []
+    for subset in subsets:
+        z = rows[subset].double() @ ByPresence.weights.double().T
+        members.append((z / torch.tensor([values["+".join(subset)]["A"], 1.0])).sigmoid())
+    expected = torch.stack(members).std(0, correction=0).max()
+    torch.testing.assert_close(found[BRAIN], torch.full_like(found[BRAIN], float(expected)))
+    assert abs(float(expected) - by_hand(*[tuple(rows[s].tolist()) for s in subsets])) > 0.01
+    assert bool((found[outside_brain()] == 0).all())
 
 
 def test_uncertainty_ends_at_a_half_where_half_of_the_members_are_certain_of_the_opposite():

@@ -157,3 +157,25 @@ def test_a_run_never_writes_over_what_it_reads(as_file, tmp_path):
     item = {"case": "a", "image": source if as_file else {"t1": source}}
     with pytest.raises(FileExistsError, match=r"a_pred\.nii\.gz is read by this run"):
         check_outputs(tmp_path, [item], NAMES, overwrite=True)
+
+
+def test_a_layout_without_ending_is_checked_alike(tmp_path):
+    case, layout = "BraTS-GLI-00000-000", "brats2026"
+    scan = tmp_path / f"{case}.nii.gz"
+    items = [{"case": case, "image": str(scan)}]
+    check_outputs(tmp_path, items, NAMES, True, True, True, layout=layout)
+    twice = [*items, {"case": case.lower(), "image": {}}]
+    with pytest.raises(ValueError, match=rf"would both be written into {case.lower()}\.nii\.gz"):
+        check_outputs(tmp_path, twice, NAMES, layout=layout)
+    mixed = [*items, {"case": f"{case}_probabilities", "image": {}}]
+    check_outputs(tmp_path, mixed, NAMES, layout=layout)
+    with pytest.raises(ValueError, match=rf"written into {case}_probabilities\.nii\.gz"):
+        check_outputs(tmp_path, mixed, NAMES, probabilities=True, layout=layout)
+    with pytest.raises(ValueError, match=r"'p_t1' would be called .* reads as a file of t1"):
+        check_outputs(tmp_path, [{"case": "p_t1", "image": {}}], NAMES, layout=layout)
+    scan.write_bytes(b"an input")
+    with pytest.raises(FileExistsError, match=rf"{case}\.nii\.gz is already there"):
+        check_outputs(tmp_path, items, NAMES, layout=layout)
+    with pytest.raises(FileExistsError, match=rf"{case}\.nii\.gz is read by this run"):
+        check_outputs(tmp_path, items, NAMES, overwrite=True, layout=layout)
+    check_outputs(tmp_path, items, NAMES)
