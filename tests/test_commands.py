@@ -42,6 +42,12 @@ RUN_BY = {
     "python -m bundle degrade": f"{SLOW}/test_documented_commands.py::test_they_run",
     "python -m bundle partition": f"{SLOW}/test_documented_commands.py::test_they_run",
     "python -m bundle phantom": "tests/bundle/test_main.py::",
+    "python -m bundle protocol": (
+        "tests/bundle/protocols/test_command.py::test_a_folder_with_the_real_names_becomes"
+    ),
+    "python -m bundle compare": (
+        "tests/bundle/evaluation/test_reference.py::test_the_verb_prints_and_writes"
+    ),
     "python -m bundle prompts": "tests/bundle/prompts/test_clip.py::",
     "python -m bundle features": "tests/bundle/sentiment/test_compare.py::",
     "python -m bundle benchmark DIR --grid cost": f"{GRIDS}/test_cost.py::",

@@ -33,6 +33,7 @@ class Control:
         return single(self.base, budget, self.second)
 
 
+_AVERAGE = {"average_decay": 0.998}
 _NO_TEACHER = {"data_side": False, "model_side": False, "method#rebuilding_weight": 0.0}
 
 # By label. Those of the baseline tell what one part alone brings to it.
@@ -45,6 +46,12 @@ CONTROLS: Mapping[str, Control] = {
     "universal, no data side": Control("universal", "universal", {}, {"data_side": False}),
     "universal, neither": Control("universal", "universal", second={"data_side": False}),
     "universal, no hypernetwork": Control("universal", "universal", {}, {"hypernetwork": False}),
+    "dropout, average of the weights": Control(
+        "modality_dropout", "modality_dropout", second=_AVERAGE
+    ),
+    "universal, average of the weights": Control("universal", "universal", {}, _AVERAGE),
+    "LCKD, average of the weights": Control("LCKD", "LCKD", second=_AVERAGE),
+    "GMD, average of the weights": Control("GMD", "GMD", second=_AVERAGE),
     "LCKD, no distillation": Control("LCKD", "LCKD", second={"distillation_weight": 0}),
     GMD_NOT_DECOUPLED: Control("GMD", "GMD", second=CHANGED[GMD_NOT_DECOUPLED]),
     PCGRAD_UNET: Control("GMD", "GMD", second=CHANGED[PCGRAD_UNET]),

@@ -205,7 +205,7 @@ def measure(
     modality: str = "flair",
     seeds: Sequence[int] = (0, 1, 2),
     epochs: int = 30,
-    phantom: Phantom = Phantom(),  # noqa: B008 - frozen
+    phantom: Phantom = Phantom(testing=16, size=48),  # noqa: B008 - frozen
     overrides: Mapping[str, Any] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Pre-train with every kind of distribution approximation and score what is rebuilt.

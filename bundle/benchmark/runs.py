@@ -172,7 +172,11 @@ def epochs_of(stage: Training, step: float, epoch_steps: int) -> int:
 def _evaluate(run: Run, datalist: str, scratch: Path) -> dict[str, float]:
     stage = run.stages[-1]
     subsets = {} if run.subsets is None else {"evaluate_subsets": list(run.subsets)}
-    quick = {"pictures": False, "validate#key_metric#mean_dice#hd95": False}
+    quick = {
+        "pictures": False,
+        "validate#key_metric#mean_dice#hd95": False,
+        "nsd_tolerance": None,
+    }
     settings = {**_settings(run, stage, datalist, scratch), **quick, **subsets}
     return run_configs([*stage.configs, "evaluate.json"], settings)[1]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from ignite.engine import Engine, Events
 from torch import nn
 
 from bundle.atomic import write_text_atomically
+from bundle.training.average import WeightAverage
 from bundle.training.files import keep_previous, save_atomically
 
 logger = logging.getLogger(__name__)
@@ -84,10 +86,12 @@ class FinalModel:
 
     Args:
         best: the best model so far, and where it goes.
+        average: of the weights, which are kept in place of the last ones; None = there is none.
     """
 
-    def __init__(self, best: BestModel) -> None:
+    def __init__(self, best: BestModel, average: WeightAverage | None = None) -> None:
         self.best = best
+        self.average = average
 
     def attach(self, engine: Engine) -> None:
         """Attach to the trainer."""
@@ -96,5 +100,6 @@ class FinalModel:
     def __call__(self, engine: Engine) -> None:
         """Save the flat state dict, unless a best one has been saved."""
         if not self.best.epoch:
-            self.best.save()
+            with self.average.deployed() if self.average is not None else nullcontext():
+                self.best.save()
             logger.info(f"nothing was validated: kept the last network in {self.best.path}")

@@ -10,6 +10,7 @@ from typing import Any
 from ignite.engine import Engine, Events
 from torch.optim import Optimizer
 
+from bundle.training.average import WeightAverage
 from bundle.training.files import keep_previous, read_checkpoint, save_atomically
 from bundle.training.made_with import difference, differences
 from bundle.training.record import TrainingRecord, case_changes
@@ -32,6 +33,7 @@ class TrainingState:
         resume: True = go on from the file if there is one.
         record: what the training is made with, see `bundle.training.record`; None = neither written
             nor compared.
+        average: of the weights; it is saved, too, if there is one.
         accept_changes: True = go on although what must stay the same has changed. That is said, and
             written into the states that follow.
     """
@@ -44,9 +46,13 @@ class TrainingState:
         resume: bool = False,
         record: TrainingRecord | None = None,
         accept_changes: bool = False,
+        average: WeightAverage | None = None,
     ) -> None:
         self.path = Path(path)
         self.objects = dict(objects)
+        # A state without an average is that of every former version.
+        if average is not None and average.is_on:
+            self.objects["average"] = average
         self.interval = interval
         self.resume = resume
         self.record = record
