@@ -86,7 +86,7 @@ def _counted(configs: tuple[str, ...], settings: str) -> Work:
 
 
 def _mean_step(
-    configs: Sequence[str], settings: Mapping[str, Any], batches: int = _BATCHES
+    configs: Sequence[str], settings: Mapping[str, Any], batches: int | None = None
 ) -> float:
     """Count a step on some batches: their mean, over the phases of a training."""
     quiet = {"pretrained_file": None, "resume": False}
@@ -97,7 +97,7 @@ def _mean_step(
     modalities = parser.get_parsed_content("modalities")
     TrainingCensus(method, modalities).take(loader.dataset)
     return sum(
-        share * _mean_of(method, itertools.islice(_endless(loader), batches), amp)
+        share * _mean_of(method, itertools.islice(_endless(loader), batches or _BATCHES), amp)
         for share in phases(method)
     )
 

@@ -4,11 +4,18 @@ import pytest
 import torch
 from torch import nn
 
+from bundle.benchmark import multiply_adds as multiply_adds_module
 from bundle.benchmark.multiply_adds import Work, count, multiply_adds, phases
 from bundle.methods.base import Method
 from bundle.phantom.gaps import phantom_with_gaps
 
 TINY = {"filters": 4, "blocks_down": [1, 1], "deep_supervision": 1, "roi_size": [16, 16, 16]}
+
+
+@pytest.fixture(autouse=True)
+def _few_batches(monkeypatch):
+    """Six of the tiny batches are as good as 24."""
+    monkeypatch.setattr(multiply_adds_module, "_BATCHES", 6)
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +69,8 @@ def test_a_teacher_and_a_second_view_are_work(settings):
 def test_twice_the_batch_is_twice_the_work(settings):
     configs = ("train.json", "method_modality_dropout.yaml", "benchmark.yaml")
     once = multiply_adds(configs, {**settings, "batch_size": 2})
-    twice = multiply_adds(configs, {**settings, "batch_size": 4})
-    assert twice.step == 2 * once.step
-    assert twice.plain_steps == once.plain_steps == 1
+    assert multiply_adds(configs, settings).step == 2 * once.step
+    assert once.plain_steps == 1
 
 
 def test_lckd_is_counted_in_its_warm_up_and_with_teachers(settings):
