@@ -7,7 +7,7 @@ import sys
 from importlib.machinery import PathFinder
 from pathlib import Path
 
-__version__ = "0.6.0"
+__version__ = "0.7.0"
 
 ROOT = str(Path(__file__).resolve().parent.parent)
 
