@@ -32,6 +32,7 @@ No patient is in it: persons, tumours and scans are made up.
 _FILE = "mni_icbm152_{part}_tal_nlin_sym_09a_converted.nii.gz"
 # Voxels of 1 mm beyond the brain, so that a warp finds air and not an edge.
 _MARGIN = 12
+_VENTRICLE_BLUR = 5
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ class Template:
     Attributes:
         grey, white, fluid: (D, H, W) float32 in 0..1, the share of each tissue.
         texture: (D, H, W) float32, T1 relative to what the shares alone would give, minus 1.
-        inside: (D, H, W) float32, mm to the brain's surface, negative outside.
+        inside: (D, H, W) float32, mm to the brain's surface, negative outside
+            (right near the brain, -2 far from it).
         towards_ventricles: (3, D, H, W) float32, points to the nearest ventricle, at most 1 long.
         centre: the point of the array, in voxels, that lies in the middle of a head's grid.
     """
@@ -86,14 +88,14 @@ def template() -> Template:
     brain = ndimage.binary_fill_holes(t1 > 0)
     grey, white = (np.where(brain, share, 0).astype(np.float32) for share in (grey, white))
     fluid = np.where(brain, np.clip(1 - grey - white, 0, 1), 0).astype(np.float32)
-    inside = ndimage.distance_transform_edt(brain) - ndimage.distance_transform_edt(~brain)
+    inside = _depth(brain)
     low, high = (f(np.argwhere(brain), axis=0) for f in (np.min, np.max))
     return Template(
         grey,
         white,
         fluid,
         _texture(t1, grey, white, fluid, brain),
-        inside.astype(np.float32),
+        inside,
         _towards_ventricles(fluid, inside),
         tuple(((low + high) / 2).tolist()),
     )
@@ -118,12 +120,33 @@ def _texture(
     return (texture * (1 - fluid)).astype(np.float32)
 
 
+def _depth(brain: np.ndarray) -> np.ndarray:
+    """Measure the mm to the brain's surface; beyond 2 mm outside of its box it is -2."""
+    box = _box(brain, 2)
+    depth = np.full(brain.shape, -2, np.float32)
+    near = brain[box]
+    depth[box] = ndimage.distance_transform_edt(near) - ndimage.distance_transform_edt(~near)
+    return depth
+
+
+def _box(mask: np.ndarray, margin: int) -> tuple[slice, ...]:
+    """Bound what is True, with a margin of voxels: what happens outside costs time for nothing."""
+    (found,) = ndimage.find_objects(mask.view(np.uint8))
+    return tuple(
+        slice(max(0, s.start - margin), min(n, s.stop + margin))
+        for s, n in zip(found, mask.shape, strict=True)
+    )
+
+
 def _towards_ventricles(fluid: np.ndarray, inside: np.ndarray) -> np.ndarray:
     """Find which way the ventricles lie: the gradient of their blurred outline."""
     deep = (fluid > 0.5) & (inside > 22)
     parts, count = ndimage.label(deep)
     sizes = ndimage.sum_labels(deep, parts, range(1, count + 1))
     ventricles = parts == 1 + int(np.argmax(sizes))
-    blurred = ndimage.gaussian_filter(ventricles.astype(np.float32), 5)
-    slope = np.stack(np.gradient(blurred))
-    return (slope / np.linalg.norm(slope, axis=0).max()).astype(np.float32)
+    # As far as the blur reaches, and the voxels on which its gradient is taken.
+    box = _box(ventricles, 4 * _VENTRICLE_BLUR + 2)
+    blurred = ndimage.gaussian_filter(ventricles[box].astype(np.float32), _VENTRICLE_BLUR)
+    slope = np.zeros((3, *fluid.shape), np.float32)
+    slope[(slice(None), *box)] = np.gradient(blurred)
+    return slope / np.linalg.norm(slope[(slice(None), *box)], axis=0).max()
