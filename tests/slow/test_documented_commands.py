@@ -27,8 +27,12 @@ RELEASES = {
     "/data/ASNR-MICCAI-BraTS2023-GLI-Challenge-TrainingData": "brats2023",
     "/data/new_patients": "brats2020",
 }
-# What other tests run: the benchmark, which takes hours, and the demonstration.
-RUN_ELSEWHERE = ("python -m bundle benchmark", "configs/demo.yaml")
+# What other tests run: the benchmark, which takes hours, the demonstration, made-up heads, and what
+# needs the lists of a published protocol.
+RUN_ELSEWHERE = (
+    *("python -m bundle benchmark", "configs/demo.yaml", "python -m bundle phantom"),
+    *("python -m bundle protocol", "hga2020-2468.json"),
+)
 # Ids that make a run take seconds; each command gets those that its configs have.
 SMALL = {
     "spacing": [2.0, 2.0, 2.0],
