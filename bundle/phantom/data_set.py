@@ -143,12 +143,13 @@ def is_complete(folder: Path, parameters: Mapping[str, Any]) -> bool:
 
 def write_cases(folder: Path, parameters: Mapping[str, Any], keep_existing: bool) -> Path:
     """Write the cases, then the datalist; until then another file marks the folder as ours."""
+    notice = template_notice() if parameters["anatomy"] == "icbm152" else None
     folder.mkdir(parents=True, exist_ok=True)
     _write_json(folder / UNFINISHED, {"phantom": parameters})
     (folder / DATALIST).unlink(missing_ok=True)
     sections = list_cases(parameters)
-    if parameters["anatomy"] == "icbm152":
-        write_text_atomically(folder / NOTICE_FILE, template_notice())
+    if notice is not None:
+        write_text_atomically(folder / NOTICE_FILE, notice)
     cases = list(chain.from_iterable(sections.values()))
     for case in tqdm(cases, desc="phantom", unit="case"):
         if not (keep_existing and all((folder / file).is_file() for file in case.files)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -92,8 +93,8 @@ def working_grid(
         stored = BRATS_SHAPE
     else:
         sizes = HEAD_MM if head else BRAIN_MM
-        # Even, and never less than the brain needs.
-        stored = tuple(2 * round(mm / s / 2) for mm, s in zip(sizes, spacing_mm, strict=True))
+        # Even, and never less than the sizes above.
+        stored = tuple(2 * math.ceil(mm / s / 2) for mm, s in zip(sizes, spacing_mm, strict=True))
     return tuple(n * s for n, s in zip(stored, slab, strict=True)), slab, working_mm
 
 

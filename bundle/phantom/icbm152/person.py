@@ -71,7 +71,7 @@ def grow_person(rng: Generator, person: Person, shape: Sequence[int], spacing_mm
     fluid, grey, white = sharpen(rng, person, parts, inside, brain, spacing_mm)
     shares = {Tissue.FLUID: fluid, Tissue.GREY: grey, Tissue.WHITE: white}
     add_spots(rng, person, shares, points, spacing_mm)
-    add_dura(rng, shares, points, inside, brain)
+    add_dura(rng, shares, points, inside, brain, spacing_mm)
     add_vessels(rng, shares, inside, brain, spacing_mm)
     texture = texture + 0.02 * smooth_field(rng, shape, 1.5, spacing_mm)
     return Head(shares, np.where(brain, texture, 0), brain, spacing_mm)
@@ -186,9 +186,10 @@ def add_dura(
     points: np.ndarray,
     inside: np.ndarray,
     brain: np.ndarray,
+    spacing_mm: float,
 ) -> None:
     """Add what a skull stripping leaves of the meninges: patches at the surface, and the falx."""
-    patches = smooth_field(rng, inside.shape, 12) > rng.uniform(-0.2, 1.2)
+    patches = smooth_field(rng, inside.shape, 18, spacing_mm) > rng.uniform(-0.2, 1.2)
     shell = patches & brain & (inside < rng.uniform(1.0, 2.2))
     middle = np.abs(points[0] - template().centre[0])
     falx = (middle < 0.9) & (shares[Tissue.FLUID] > 0.35) & (inside < 30)

@@ -94,8 +94,10 @@ def take_image(
     sigma = mean / scanner.snr
     real, imaginary = sigma * rng.standard_normal((2, *image.shape), dtype=np.float32)
     stored = np.rint(np.hypot(image + real, imaginary) * (scanner.gain / mean))
-    stored = np.clip(stored, 0 if has_air else 1, _HIGHEST)
-    return (stored if has_air else np.where(brain, stored, 0)).astype(np.float32)
+    stored = np.clip(stored, 0, _HIGHEST)
+    # 0 means that nothing was scanned, which is not so within the brain.
+    outside = stored if has_air else np.zeros_like(stored)
+    return np.where(brain, np.maximum(stored, 1), outside).astype(np.float32)
 
 
 def blur(clean: np.ndarray, scanner: Scanner, modality: str, spacing_mm: float) -> np.ndarray:
@@ -106,8 +108,12 @@ def blur(clean: np.ndarray, scanner: Scanner, modality: str, spacing_mm: float) 
     thick = round(scanner.slices_mm[0 if is_t1 else 1] / spacing_mm)
     if thick <= 1:
         return blurred
-    # The mean over a slice at every voxel is what interpolation between slices would give.
-    return ndimage.uniform_filter1d(blurred, thick, axis=2)
+    # The mean over a slice at every voxel is what interpolation between slices would give. An even
+    # number of voxels has halves at both ends: an image must not move against its labels.
+    slice_of = np.ones(thick + 1 - thick % 2)
+    if thick % 2 == 0:
+        slice_of[[0, -1]] = 0.5
+    return ndimage.correlate1d(blurred, slice_of / thick, axis=2)
 
 
 def pool(volume: np.ndarray, slab: Sequence[int]) -> np.ndarray:
