@@ -144,3 +144,11 @@ def test_full_only_needs_complete_cases_and_is_left_out_where_all_are():
 
 def test_a_phantom_says_its_anatomy():
     assert (Phantom().anatomy, Phantom(size=32).anatomy) == ("icbm152", "simple")
+
+
+def test_the_handler_that_the_benchmark_quietens_is_tensorboards():
+    (path,) = [path for path in read_config("benchmark.yaml") if path.startswith("train#handlers#")]
+    number = int(path.split("#")[2])
+    assert look_up(known_ids(["train.json"]), "train#handlers")[number]["_target_"] == (
+        "TensorBoardStatsHandler"
+    )
