@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from bundle.phantom.parameters import VERSIONS
+
 Group = Literal["main", "specialist", "ablation", "federation"]
 
 # The groups of methods that stand beside the reference, and what was made equal.
@@ -221,6 +223,8 @@ class RunGrid:
         for run in self.runs:
             # A former plan named the runs that a run waits for, here.
             described = _stated({**asdict(run), "data": _stated(asdict(run.data))})
+            if isinstance(run.data, Phantom) and run.data.size is None:
+                described["phantom_version"] = VERSIONS[run.data.anatomy]
             text = json.dumps([described, []], sort_keys=True)
             digests[run.name] = hashlib.sha256(text.encode()).hexdigest()[:16]
         return digests

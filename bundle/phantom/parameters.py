@@ -11,8 +11,9 @@ from bundle.modalities import check_modalities
 from bundle.phantom.case import check_size_and_difficulty
 from bundle.phantom.naming import check_naming, check_sections
 
-# Raise it whenever the same parameters give other voxels: an old folder is then not taken for new.
-VERSION = 1
+# Raise one whenever the same parameters give other voxels: an old folder, or an old result, is then
+# not taken for new.
+VERSIONS = {"icbm152": 1, "simple": 1}
 
 # What each anatomy takes, and its defaults.
 ANATOMIES: Mapping[str, Mapping[str, Any]] = {
@@ -62,7 +63,7 @@ def parameters_of(
     else:
         check_anatomical(spacing, orientation, **own)
     return {
-        "version": VERSION,
+        "version": VERSIONS[anatomy],
         "anatomy": anatomy,
         "sections": dict(sections),
         "spacing_mm": spacing,

@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from bundle.benchmark import plan
+from bundle.benchmark.grids import main
 from bundle.benchmark.plan import Change, RunGrid, _stated
 
 
@@ -41,3 +43,15 @@ def test_digests_do_not_depend_on_the_order_of_overrides(grid, plan_run):
 def test_a_digest_leaves_out_what_is_not_stated():
     """A field that is added later must not make finished runs count for nothing."""
     assert _stated({"a": 1, "later": None}) == {"a": 1}
+
+
+def test_results_on_heads_of_another_version_do_not_count(monkeypatch):
+    digests = main(seeds=(0,)).digests()
+    monkeypatch.setitem(plan.VERSIONS, "icbm152", 1000)
+    assert not set(digests.values()) & set(main(seeds=(0,)).digests().values())
+
+
+def test_results_on_ellipsoids_keep_their_digests(grid, monkeypatch):
+    digests = grid.digests()
+    monkeypatch.setitem(plan.VERSIONS, "icbm152", 1000)
+    assert grid.digests() == digests
