@@ -24,7 +24,7 @@ from bundle.phantom.anatomy import RIM_LABEL
 from bundle.phantom.case import make_case
 from bundle.phantom.naming import NAMINGS, Case, list_cases
 from bundle.phantom.parameters import parameters_of, slab_of
-from bundle.phantom.workers import run_all
+from bundle.phantom.workers import check_workers, run_all
 
 DEFAULT_SECTIONS: Mapping[str, int] = {"training": 24, "validation": 4, "testing": 8}
 DATALIST = "datalist.json"
@@ -148,6 +148,7 @@ def write_cases(
     folder: Path, parameters: Mapping[str, Any], keep_existing: bool, workers: int = 1
 ) -> Path:
     """Write the cases, then the datalist; until then another file marks the folder as ours."""
+    check_workers(workers)
     notice = template_notice() if parameters["anatomy"] == "icbm152" else None
     folder.mkdir(parents=True, exist_ok=True)
     _write_json(folder / UNFINISHED, {"phantom": parameters})

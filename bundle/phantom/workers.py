@@ -32,8 +32,7 @@ def run_all(
         ValueError: fewer than one worker.
         Exception: the first that a task raises; what has not begun is then left out.
     """
-    if workers < 1:
-        raise ValueError(f"workers: expected a whole number from 1 on, got {workers}")
+    check_workers(workers)
     workers = min(workers, len(calls))
     if workers <= 1 or multiprocessing.current_process().daemon:
         for call in calls:
@@ -46,6 +45,12 @@ def run_all(
             yield done.result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def check_workers(workers: int) -> None:
+    """Refuse fewer than one worker."""
+    if workers < 1:
+        raise ValueError(f"workers: expected a whole number from 1 on, got {workers}")
 
 
 def _begin() -> None:
