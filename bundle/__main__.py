@@ -35,6 +35,7 @@ def phantom(
     scanner_seed: int | None = None,
     size: int | None = None,
     difficulty: float | None = None,
+    workers: int | None = None,
 ) -> None:
     """Write a made-up data set: NIfTI volumes and their datalist.
 
@@ -53,9 +54,11 @@ def phantom(
         scanner_seed: one scanner for all cases, as at one site; icbm152 alone.
         size: edge of the cube, voxels, default 48; simple alone.
         difficulty: 0 to 1, which is the default; simple alone.
+        workers: processes side by side; default one for each processor, at most 4.
     """
     from bundle.data.datalist import SECTIONS
     from bundle.phantom.data_set import write_phantom
+    from bundle.phantom.workers import default_workers
 
     counts = _section_counts(sections, SECTIONS) if isinstance(sections, tuple) else sections
     path = write_phantom(
@@ -73,6 +76,7 @@ def phantom(
         scanner_seed=scanner_seed,
         size=size,
         difficulty=difficulty,
+        workers=default_workers() if workers is None else workers,
     )
     print(f"wrote {path}")
 

@@ -24,6 +24,7 @@ from bundle.phantom.anatomy import RIM_LABEL
 from bundle.phantom.case import make_case
 from bundle.phantom.naming import NAMINGS, Case, list_cases
 from bundle.phantom.parameters import parameters_of, slab_of
+from bundle.phantom.workers import check_workers, run_all
 
 DEFAULT_SECTIONS: Mapping[str, int] = {"training": 24, "validation": 4, "testing": 8}
 DATALIST = "datalist.json"
@@ -48,6 +49,7 @@ def write_phantom(
     scanner_seed: int | None = None,
     size: int | None = None,
     difficulty: float | None = None,
+    workers: int = 1,
 ) -> Path:
     """Write a data set, replacing what an earlier run left under the same names.
 
@@ -72,6 +74,7 @@ def write_phantom(
         scanner_seed: icbm152: one scanner for all cases, as at one site; None = one for each case.
         size: simple: edge of the cube that a case is made in, voxels; 48.
         difficulty: simple: 0..1, see `make_case`; 1.
+        workers: processes that make cases side by side; the cases are the same.
 
     Returns:
         The path of the datalist, `output_dir`/datalist.json; paths in it are relative to it.
@@ -81,8 +84,8 @@ def write_phantom(
         ModuleNotFoundError: nilearn, which ships the template, is not installed.
     """
     arguments = dict(locals())
-    folder = Path(arguments.pop("output_dir"))
-    return write_cases(folder, parameters_of(**arguments), keep_existing=False)
+    folder, workers = Path(arguments.pop("output_dir")), arguments.pop("workers")
+    return write_cases(folder, parameters_of(**arguments), keep_existing=False, workers=workers)
 
 
 def ensure_phantom(output_dir: str | Path, **parameters: Any) -> str:
@@ -100,12 +103,12 @@ def ensure_phantom(output_dir: str | Path, **parameters: Any) -> str:
     """
     call = signature(write_phantom).bind(output_dir, **parameters)
     call.apply_defaults()
-    folder = Path(call.arguments.pop("output_dir"))
+    folder, workers = Path(call.arguments.pop("output_dir")), call.arguments.pop("workers")
     wanted = parameters_of(**call.arguments)
     check_folder(folder, wanted)
     if is_complete(folder, wanted):
         return str(folder / DATALIST)
-    return str(write_cases(folder, wanted, keep_existing=True))
+    return str(write_cases(folder, wanted, keep_existing=True, workers=workers))
 
 
 def check_folder(folder: Path, wanted: Mapping[str, Any]) -> None:
@@ -141,8 +144,11 @@ def is_complete(folder: Path, parameters: Mapping[str, Any]) -> bool:
     return all((folder / file).is_file() for file in files)
 
 
-def write_cases(folder: Path, parameters: Mapping[str, Any], keep_existing: bool) -> Path:
+def write_cases(
+    folder: Path, parameters: Mapping[str, Any], keep_existing: bool, workers: int = 1
+) -> Path:
     """Write the cases, then the datalist; until then another file marks the folder as ours."""
+    check_workers(workers)
     notice = template_notice() if parameters["anatomy"] == "icbm152" else None
     folder.mkdir(parents=True, exist_ok=True)
     _write_json(folder / UNFINISHED, {"phantom": parameters})
@@ -151,9 +157,15 @@ def write_cases(folder: Path, parameters: Mapping[str, Any], keep_existing: bool
     if notice is not None:
         write_text_atomically(folder / NOTICE_FILE, notice)
     cases = list(chain.from_iterable(sections.values()))
-    for case in tqdm(cases, desc="phantom", unit="case"):
-        if not (keep_existing and all((folder / file).is_file() for file in case.files)):
-            write_case(folder, case, parameters)
+    there = [
+        case
+        for case in cases
+        if keep_existing and all((folder / file).is_file() for file in case.files)
+    ]
+    calls = [(folder, case, parameters) for case in cases if case not in there]
+    with tqdm(total=len(cases), initial=len(there), desc="phantom", unit="case") as bar:
+        for _ in run_all(write_case, calls, workers):
+            bar.update()
     _write_json(folder / DATALIST, datalist_of(parameters, sections))
     (folder / UNFINISHED).unlink(missing_ok=True)
     return folder / DATALIST

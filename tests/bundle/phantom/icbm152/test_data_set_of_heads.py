@@ -81,6 +81,7 @@ def test_a_folder_of_before_there_were_two_anatomies_is_a_simple_one(tmp_path):
             {"grid": "brats", "spacing_mm": (1, 1, 1), "orientation": "RAS"},
             r"got \[1.0, 1.0, 1.0\] mm and RAS",
         ),
+        ({"workers": 0}, "workers: expected a whole number from 1 on, got 0"),
         ({"scanner_seed": -1}, "scanner_seed: expected a whole number from 0 on, got -1"),
     ],
 )
