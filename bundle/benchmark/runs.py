@@ -137,11 +137,13 @@ def _train(run: Run, number: int, datalist: str, scratch: Path) -> tuple[dict[st
     stage = run.stages[number]
     settings = _settings(run, stage, datalist, scratch)
     work = multiply_adds(stage.configs, settings)
-    epochs = epochs_of(stage, work.plain_steps, epoch_steps_of(stage.configs, settings))
+    epoch_steps = epoch_steps_of(stage.configs, settings)
+    epochs = epochs_of(stage, work.plain_steps, epoch_steps)
     # A state is some megabytes; a stopped run loses a few minutes.
     saved = {"save_interval": max(1, epochs // _SAVES), "resume": True}
     parser, cost = run_configs(stage.configs, {**settings, "max_epochs": epochs, **saved})
-    steps = parser.get_parsed_content("train#trainer").state.iteration
+    # Not the trainer's count: one that had been stopped after its last step has made none since.
+    steps = epochs * epoch_steps
     made = {
         "configs": list(stage.configs),
         "epochs": epochs,
