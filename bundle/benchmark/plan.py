@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from bundle.phantom.parameters import VERSIONS
-
 Group = Literal["main", "specialist", "ablation", "federation"]
 
 # The groups of methods that stand beside the reference, and what was made equal.
@@ -219,6 +217,9 @@ class RunGrid:
         Returns:
             Run name -> 16 hexadecimal digits; equal as long as the same would be run.
         """
+        # Not above: it loads PyTorch, and a run's record names what it loads.
+        from bundle.phantom.parameters import VERSIONS
+
         digests = {}
         for run in self.runs:
             # A former plan named the runs that a run waits for, here.

@@ -21,10 +21,10 @@ RELAXATION: Mapping[Tissue, tuple[float, float, float, float]] = {
     Tissue.VESSEL: (0.65, 1500, 50, 330),
     Tissue.DURA: (0.62, 1000, 55, 340),
     Tissue.SPOT: (0.80, 1150, 125, 1130),
-    Tissue.OEDEMA: (0.84, 1500, 160, 1470),
-    Tissue.RIM: (0.83, 1280, 122, 500),
-    Tissue.NECROSIS: (0.93, 2200, 250, 2000),
-    Tissue.SOLID: (0.87, 1700, 135, 1250),
+    Tissue.OEDEMA: (0.84, 1450, 160, 1420),
+    Tissue.RIM: (0.83, 1400, 122, 430),
+    Tissue.NECROSIS: (0.93, 1900, 250, 1800),
+    Tissue.SOLID: (0.87, 1600, 160, 1450),
     Tissue.BLOOD: (0.80, 650, 70, 620),
     Tissue.CALCIUM: (0.35, 900, 45, 900),
     Tissue.BONE: (0.10, 500, 15, 480),
@@ -97,7 +97,7 @@ def draw_relaxation(rng: Generator) -> dict[Tissue, np.ndarray]:
         # What the agent does to a tissue goes with what the tissue is.
         after = values[3] / values[1] * times[0]
         if tissue is Tissue.RIM:
-            after *= np.exp(0.3 * rng.standard_normal())
+            after *= np.exp(0.2 * rng.standard_normal())
         drawn[tissue] = np.array([min(density, 1.0), *times, min(after, times[0])])
     return drawn
 

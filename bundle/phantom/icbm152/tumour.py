@@ -24,7 +24,7 @@ SOLID_OEDEMA_ML = (14.0, 0.8, 1.5, 60.0)
 SMALL, SMALL_FACTOR = 0.08, 0.12
 SEVERAL_FOCI = 0.15
 RIM_SHARE = (0.35, 0.75)
-BLOOD, CALCIUM, CALCIUM_OF_SOLID = 0.25, 0.03, 0.2
+BLOOD, CALCIUM, CALCIUM_OF_SOLID = 0.15, 0.03, 0.2
 MASS_EFFECT = (0.15, 0.65)
 # A reader's outline is smoother than the share of tissues.
 _OUTLINE_MM = 0.9

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from bundle.benchmark import plan
 from bundle.benchmark.grids import main
 from bundle.benchmark.plan import Change, RunGrid, _stated
+from bundle.phantom import parameters
 
 
 def test_a_name_may_come_once(grid):
@@ -47,11 +47,11 @@ def test_a_digest_leaves_out_what_is_not_stated():
 
 def test_results_on_heads_of_another_version_do_not_count(monkeypatch):
     digests = main(seeds=(0,)).digests()
-    monkeypatch.setitem(plan.VERSIONS, "icbm152", 1000)
+    monkeypatch.setitem(parameters.VERSIONS, "icbm152", 1000)
     assert not set(digests.values()) & set(main(seeds=(0,)).digests().values())
 
 
 def test_results_on_ellipsoids_keep_their_digests(grid, monkeypatch):
     digests = grid.digests()
-    monkeypatch.setitem(plan.VERSIONS, "icbm152", 1000)
+    monkeypatch.setitem(parameters.VERSIONS, "icbm152", 1000)
     assert grid.digests() == digests
