@@ -13,7 +13,7 @@ from bundle.phantom.naming import check_naming, check_sections
 
 # Raise one whenever the same parameters give other voxels: an old folder, or an old result, is then
 # not taken for new.
-VERSIONS = {"icbm152": 1, "simple": 1}
+VERSIONS = {"icbm152": 2, "simple": 1}
 
 # What each anatomy takes, and its defaults.
 ANATOMIES: Mapping[str, Mapping[str, Any]] = {

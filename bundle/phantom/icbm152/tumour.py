@@ -26,6 +26,8 @@ SEVERAL_FOCI = 0.15
 RIM_SHARE = (0.35, 0.75)
 BLOOD, CALCIUM, CALCIUM_OF_SOLID = 0.15, 0.03, 0.2
 MASS_EFFECT = (0.15, 0.65)
+# Oedema lies around a core, however large that is: the least share of the core's volume.
+LEAST_OEDEMA = 0.3
 # A reader's outline is smoother than the share of tissues.
 _OUTLINE_MM = 0.9
 _LEAST_BRAIN_ML = 100.0
@@ -61,7 +63,8 @@ def draw_tumour(rng: Generator, has_rim: bool) -> TumourPlan:
         has_blood=bool(rng.random() < BLOOD),
         has_calcium=bool(rng.random() < (CALCIUM if has_rim else CALCIUM_OF_SOLID)),
     )
-    return TumourPlan(core, max(oedema_ml, 1.0), rng.uniform(*MASS_EFFECT))
+    least = max(1.0, LEAST_OEDEMA * core.volume_ml)
+    return TumourPlan(core, max(oedema_ml, least), rng.uniform(*MASS_EFFECT))
 
 
 def _lognormal(rng: Generator, volume: tuple[float, float, float, float]) -> float:

@@ -145,3 +145,8 @@ def test_a_brain_that_a_tumour_would_fill_is_refused():
     small = synthetic_head(1.0)
     with pytest.raises(ValueError, match=r"at least 100 mL to grow a tumour in, got 2[0-9] mL"):
         grow_tumour(np.random.default_rng(0), small, True)
+
+
+def test_oedema_is_no_less_than_a_share_of_the_core():
+    plans = [draw_tumour(np.random.default_rng(seed), has_rim=seed % 2 == 0) for seed in range(300)]
+    assert min(plan.oedema_ml / plan.core.volume_ml for plan in plans) >= 0.3
